@@ -1,0 +1,90 @@
+"""What vcrecon remembers because no host can tell: claims, consents, fences, attempts, intents, pauses.
+
+Read by the planner, kept on disk by `shell.record`. Deleting all of it must cause no restart and no
+reinstall (design, section 4); what it adds is caution (S1, S2) and patience (S8). Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ConsentKind = Literal["rebuild", "prune", "reinstall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The container that holds the live copy of a guest, written before the act that makes it so.
+
+    `epoch` grows by one each time the guest gets a new disk (made, moved or rebuilt); `touched` says that
+    this disk may hold a student's work.
+    """
+
+    guest: str
+    container: str
+    epoch: int
+    touched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """A person's word that the disk `epoch` of `subject` may be given up. Spent by the next epoch."""
+
+    kind: ConsentKind
+    subject: str
+    epoch: int
+    given_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Failures in a row of one object ("container/c01", "guest/a-head"), and when to try again."""
+
+    count: int
+    retry_at_s: float
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An act begun on an object; written before the first command is sent (S7)."""
+
+    subject: str
+    action: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Somebody's word, or a power controller's, that a container is off. Void once the container is seen."""
+
+    container: str
+    at_s: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastState:
+    """The state an object was last seen in, and since when: the base of Stay, Step or Jump."""
+
+    subject: str
+    state: str
+    since_s: float
+
+
+@dataclass(slots=True)
+class Memory:
+    """All of it, by key. `claims_complete` is false when hosts already held guests before this record began."""
+
+    claims: dict[str, Claim] = field(default_factory=dict)
+    consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
+    attempts: dict[str, Attempts] = field(default_factory=dict)
+    intents: dict[str, Intent] = field(default_factory=dict)
+    fences: dict[str, Fence] = field(default_factory=dict)
+    states: dict[str, LastState] = field(default_factory=dict)
+    paused: dict[str, float] = field(default_factory=dict)
+    answered: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
+    confirmed_digest: str | None = None
+    claims_complete: bool = True

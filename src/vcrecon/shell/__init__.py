@@ -1,0 +1,1 @@
+"""Touches the world for the core: SSH, the record, metrics, the log. Never decides."""

@@ -1,0 +1,195 @@
+"""The spec as the rest of vcrecon sees it: expanded, validated, frozen.
+
+Built by `spec.load`; read by `core` and `host`. Sizes are bytes, times are seconds. Two equal specs
+compare equal and have the same `digest`, whatever their YAML looked like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+HypervisorName = Literal["kvm", "xen"]
+Role = Literal["head", "node", "single"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file fetched over HTTP; never used before its SHA-256 matches (S11)."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A guest image: a root file system as a tar archive (plain, .gz, .xz or .zst), with its kernel.
+
+    `disk_bytes` is the size of the golden volume, the smallest disk a guest of this image can have.
+    """
+
+    name: str
+    root: Artifact
+    disk_bytes: int
+    kernel: Artifact | None = None
+    initrd: Artifact | None = None
+    cmdline: str = "root=/dev/vda rw console=ttyS0"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One network interface of a guest. `address` is in CIDR form (`10.1.0.11/24`), or None for none."""
+
+    mac: str
+    vlan: int
+    network: str
+    address: str | None = None
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One virtual machine. `root_password` is a file that holds a crypt(3) hash; never the hash itself (S10)."""
+
+    name: str
+    role: Role
+    cluster: str | None
+    image: str
+    memory_bytes: int
+    cores: int
+    disk_bytes: int
+    root_password: Path
+    interfaces: tuple[Interface, ...]
+    authorized_keys: tuple[str, ...] = ()
+    storage: Literal["thin", "thick"] = "thin"
+    on_poweroff: Literal["restart", "honour"] = "restart"
+    pinned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AllowRule:
+    """What guests of a network with a gateway may reach beyond it. Empty `tcp` and `udp` mean every port."""
+
+    to: str
+    tcp: tuple[int, ...] = ()
+    udp: tuple[int, ...] = ()
+    roles: tuple[Role, ...] = ("head", "single")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A VLAN with its subnet (CIDR). A cluster's private network has no gateway and allows nothing out."""
+
+    name: str
+    vlan: int
+    subnet: str
+    cluster: str | None = None
+    gateway: str | None = None
+    allow: tuple[AllowRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One head, its compute nodes and their private network. `guests` are names, the head first."""
+
+    name: str
+    network: str
+    guests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A physical host that holds guests. `generation` is the system image generation it should run."""
+
+    name: str
+    address: str
+    port: int
+    hypervisor: HypervisorName
+    memory_bytes: int
+    cores: int
+    disk_bytes: int
+    trunk: str
+    volume_group: str
+    pool: str
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that every guest reaches through its own container under one masqueraded address.
+
+    `address` is the same on every container and never crosses a trunk; `to` is `host:port` as the
+    container reaches it.
+    """
+
+    name: str
+    address: str
+    port: int
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may happen at once, site-wide unless said otherwise."""
+
+    installs: int = 16
+    image_transfers: int = 16
+    moves: int = 4
+    starts_per_container: int = 1
+    disruption_fraction: float = 0.2
+    disruption_min: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """How containers are reached. `known_hosts` pins every host key (S9)."""
+
+    user: str
+    key: Path
+    known_hosts: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    name: str
+    session: Literal["preparing", "running"]
+    ssh: Ssh
+    services: tuple[Service, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    stop_grace_s: float = 60.0
+    boot_deadline_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One generation of all spec files together.
+
+    `deployment` maps every container to the guests that belong on it; a guest is on exactly one.
+    `digest` is the SHA-256 of the expanded content.
+    """
+
+    site: Site
+    images: Mapping[str, Image]
+    containers: Mapping[str, Container]
+    networks: Mapping[str, Network]
+    clusters: Mapping[str, Cluster]
+    guests: Mapping[str, Guest]
+    deployment: Mapping[str, tuple[str, ...]]
+    cordoned: frozenset[str]
+    digest: str
+
+    @cached_property
+    def placement(self) -> Mapping[str, str]:
+        """Guest name to container name, the inverse of `deployment`."""
+        return {guest: container for container, guests in self.deployment.items() for guest in guests}
+
+    @cached_property
+    def networks_by_vlan(self) -> Mapping[int, Network]:
+        return {network.vlan: network for network in self.networks.values()}
+
+    def guests_on(self, container: str) -> tuple[Guest, ...]:
+        """The guests that belong on `container`, in the order of the deployment file."""
+        return tuple(self.guests[name] for name in self.deployment.get(container, ()))
