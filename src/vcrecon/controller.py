@@ -1,0 +1,375 @@
+"""The control loop: one task a container, each pass the same short way from look to action.
+
+    observe ─► remember ─► plan ─► admit ─► act ─► look again
+
+Level-triggered: events, spec edits and finished actions only wake a pass earlier; the slow relist alone
+converges. Made and run by `service`, which owns the record, the sockets and the spec files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Collection, Iterable
+
+import structlog
+
+from vcrecon.core.actions import Action, CopyDisk, FetchImage, SetUpNetwork
+from vcrecon.core.admission import Admission
+from vcrecon.core.decisions import Plan
+from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
+from vcrecon.core.plan import View, plan_container
+from vcrecon.core.wanted import Wanted
+from vcrecon.core.world import World, allowed
+from vcrecon.core.classify import answered
+from vcrecon.errors import HostError, Transient
+from vcrecon.host.scripts import Bench, Secrets
+from vcrecon.hypervisor import HYPERVISORS
+from vcrecon.settings import Settings
+from vcrecon.shell.act import carry_out
+from vcrecon.shell.ledger import Ledger
+from vcrecon.shell.observe import observe
+from vcrecon.shell.transport import Host
+from vcrecon.spec.model import Container, Spec
+
+_log = structlog.get_logger("vcrecon")
+
+CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
+
+
+class Station:
+    """What the controller keeps for one container: its connection, its wake-up, what is due to be looked at."""
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self.host = host
+        self.wake = asyncio.Event()
+        self.due: frozenset[Part] = ALL_PARTS
+        self.full_look_at_s = 0.0
+        self.plan: Plan | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        self.settling: dict[str, float] = {}
+        """Subjects whose action ended (monotonic seconds) and whose outcome was not looked at here since."""
+
+    def poke(self, parts: Collection[Part] = ()) -> None:
+        self.due |= frozenset(parts)
+        self.wake.set()
+
+
+class Controller:
+    """Runs until cancelled. `connect` makes the connection of a container; everything else is given too."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        ledger: Ledger,
+        secrets: Secrets,
+        connect: Callable[[Container, Spec], Host],
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.wanted = Wanted(spec)
+        self.world = World()
+        self.ledger = ledger
+        self.memory = ledger.record.memory
+        self.admission = Admission(spec.site.limits)
+        self.stations: dict[str, Station] = {}
+        self.settings = settings
+        self.record_trouble: str | None = None
+        self._secrets = secrets
+        self._connect = connect
+        self._clock = clock
+        self._monotonic = monotonic
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
+        self._on_change = on_change
+        self._actions: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        # A record that begins now cannot know what hosts hold until each was looked at once (S1).
+        self._survey = not (self.memory.seen or self.memory.claims)
+
+    @property
+    def spec(self) -> Spec:
+        return self.wanted.spec
+
+    # --- generations ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin one task for each container."""
+        for name in self.spec.containers:
+            self._open(name)
+
+    def adopt(self, spec: Spec) -> None:
+        """Put a new generation in force, and wake the containers that it concerns."""
+        old, self.wanted = self.spec, Wanted(spec)
+        self.admission.limits = spec.site.limits
+        for name in old.containers.keys() - spec.containers.keys():
+            self._close(name)
+        for name, container in spec.containers.items():
+            if name in self.stations and (container != old.containers[name] or spec.site.ssh != old.site.ssh):
+                self._close(name)
+            if name not in self.stations:
+                self._open(name)
+        for name in self._concerned(old, spec):
+            self.stations[name].poke()
+        self._on_change()
+
+    def _concerned(self, old: Spec, new: Spec) -> Iterable[str]:
+        """Containers whose plan may differ between two generations."""
+        shared = ("site", "images", "networks", "clusters")
+        if any(getattr(old, part) != getattr(new, part) for part in shared):
+            return list(new.containers)
+        concerned = set()
+        for name in new.containers:
+            if old.guests_on(name) != new.guests_on(name) if name in old.containers else True:
+                concerned.add(name)
+        before, after = old.placement, new.placement
+        moved = {g for g in before.keys() | after.keys() if before.get(g) != after.get(g)}
+        for guest in moved:
+            concerned |= self.world.sightings.get(guest, {}).keys() & new.containers.keys()
+        return concerned
+
+    def _open(self, name: str) -> None:
+        station = Station(name, self._connect(self.spec.containers[name], self.spec))
+        self.stations[name] = station
+        station.tasks = [
+            asyncio.create_task(self._watch_over(station), name=f"container {name}"),
+            asyncio.create_task(self._listen(station), name=f"events of {name}"),
+        ]
+
+    def _close(self, name: str) -> None:
+        station = self.stations.pop(name)
+        for task in station.tasks:
+            task.cancel()
+        self._spawn(station.host.close())
+        # What was there may still be there: unreachable, not gone (S1).
+        self.world.observe(Unseen(name, self._clock(), "left-spec", "it is no longer in containers.yaml"))
+        self.ledger.forget_container(name)
+
+    # --- one container -------------------------------------------------------------------------------------
+
+    async def _watch_over(self, station: Station) -> None:
+        while True:
+            station.wake.clear()
+            try:
+                await self.run_pass(station)
+                self.record_trouble = None
+            except Transient as error:
+                # The record cannot be written: nothing more is begun (S7), looking goes on.
+                self.record_trouble = str(error)
+                _log.error("record", error=str(error))
+            except Exception:
+                _log.exception("a pass failed", container=station.name)
+            await asyncio.sleep(self.settings.settle_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(station.wake.wait(), self._pause_s(station))
+
+    def _pause_s(self, station: Station) -> float:
+        """Until the next pass, with jitter, so that a fleet does not march in step."""
+        observation = self.world.current.get(station.name)
+        if not isinstance(observation, Seen):
+            longest = self.settings.retry_unreachable_s
+        else:
+            longest = self.settings.poll_s
+        wanted_s = station.plan.look_again_s(longest) if station.plan else longest
+        return wanted_s * (0.8 + 0.4 * self._rng.random())
+
+    async def run_pass(self, station: Station) -> None:
+        """Look, remember, plan, act: one pass of one container."""
+        began_s = self._monotonic()
+        observation = await self._look(station)
+        if station.name not in self.spec.containers:
+            return
+        changed = self.world.observe(observation)
+        self._settle(station, observation, began_s)
+        self.ledger.saw(observation, self.world, self.spec)
+        self._end_survey()
+        plan = plan_container(self.view(), station.name)
+        self.ledger.planned(plan, self.spec)
+        station.plan = plan
+        self._obey(plan)
+        self._wake_others(station.name, changed)
+        self.ledger.metrics.observe_pass(self._monotonic() - began_s)
+        self._on_change()
+
+    async def _look(self, station: Station) -> Observation:
+        now_s = self._monotonic()
+        parts, station.due = station.due | CHEAP_PARTS, frozenset()
+        before = self.world.current.get(station.name)
+        if not isinstance(before, Seen) or now_s - station.full_look_at_s > self.settings.relist_s:
+            parts, station.full_look_at_s = ALL_PARTS, now_s
+        observation = await observe(
+            station.host,
+            self.spec.containers[station.name],
+            site=self.spec.site.name,
+            parts=parts,
+            probes=self._probes(station.name),
+            before=before if isinstance(before, Seen) else None,
+            clock=self._clock,
+            deadline_s=self.settings.look_deadline_s,
+        )
+        if isinstance(observation, Unseen):
+            station.due = ALL_PARTS
+        return observation
+
+    def _probes(self, container: str) -> list[tuple[str, int]]:
+        """Guests that run and have not answered yet: ask them now."""
+        found = []
+        for sighting in self.world.on(container).values():
+            guest = self.spec.guests.get(sighting.guest)
+            if guest is not None and sighting.active and not answered(self.memory, sighting):
+                found += [(i.address.partition("/")[0], i.vlan) for i in guest.interfaces[:1] if i.address]
+        return found
+
+    def view(self) -> View:
+        """What a planner may look at now."""
+        settling = {subject for station in self.stations.values() for subject in station.settling}
+        return View(
+            self.wanted,
+            self.world,
+            self.memory,
+            self._clock(),
+            busy=self.admission.busy | frozenset(settling),
+        )
+
+    def _settle(self, station: Station, observation: Observation, began_s: float) -> None:
+        """Actions that ended before this look began are now seen in their outcome."""
+        if isinstance(observation, Unseen):
+            station.settling.clear()
+        for subject in [s for s, ended_s in station.settling.items() if ended_s <= began_s]:
+            del station.settling[subject]
+
+    def _end_survey(self) -> None:
+        """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
+        if not self._survey or any(name not in self.world.current for name in self.spec.containers):
+            return
+        silent = sum(not self.world.reachable(name) for name in self.spec.containers)
+        known = bool(self.world.sightings) or silent > allowed(
+            self.spec.site.limits, len(self.spec.containers)
+        )
+        self.ledger.record.set_claims_complete(not known)
+        self._survey = False
+        for station in self.stations.values():
+            station.poke()
+
+    def _wake_others(self, container: str, guests: Iterable[str]) -> None:
+        """What a guest leaves here decides what may begin elsewhere."""
+        for guest in guests:
+            places = {self.spec.placement.get(guest, ""), *self.world.sightings.get(guest, {})}
+            for name in places - {container}:
+                if name in self.stations:
+                    self.stations[name].poke()
+
+    async def _listen(self, station: Station) -> None:
+        """Be told at once that a guest started or died. Lost events cost time only: the next look finds out."""
+        command = HYPERVISORS[self.spec.containers[station.name].hypervisor].watch
+        while True:
+            if self.world.reachable(station.name):
+                with contextlib.suppress(HostError):
+                    async for _ in station.host.lines(command):
+                        station.poke(CHEAP_PARTS)
+                station.poke(CHEAP_PARTS)
+            await asyncio.sleep(self.settings.retry_unreachable_s * (0.5 + self._rng.random()))
+
+    # --- actions -------------------------------------------------------------------------------------------
+
+    def _obey(self, plan: Plan) -> None:
+        self.admission.retain(plan.container, (action.subject for action in plan.actions))
+        if self._survey or self._stopping:
+            return
+        for action in plan.actions:
+            if self.admission.ask(action, self.memory) is None:
+                self._spawn(self._act(action))
+        for queue, length in self.admission.lengths().items():
+            self.ledger.metrics.set_queue(queue, length)
+
+    async def _act(self, action: Action) -> None:
+        began_s = self._monotonic()
+        bench = Bench(self.wanted, self.world, self.memory, self._secrets)
+        try:
+            self.ledger.begins(action)
+            await carry_out(action, bench, self._host)
+        except HostError as error:
+            self._note(lambda: self.ledger.failed(action, error, self._monotonic() - began_s))
+        except Exception as error:
+            _log.exception("an action failed", action=action.kind, subject=action.subject)
+            bug = Transient(f"{action.kind} of {action.subject}: {error!r}", delay_s=30, kind="bug")
+            self._note(lambda: self.ledger.failed(action, bug, self._monotonic() - began_s))
+        else:
+            self._note(lambda: self.ledger.done(action, self._monotonic() - began_s))
+        finally:
+            self._ended(action)
+
+    def _note(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Transient as error:
+            self.record_trouble = str(error)
+            _log.error("record", error=str(error))
+
+    def _ended(self, action: Action) -> None:
+        waiting = self.admission.done(action)
+        places = {action.container} | ({action.source} if isinstance(action, CopyDisk) else set())
+        for name in places & self.stations.keys():
+            station = self.stations[name]
+            station.settling[action.subject] = self._monotonic()
+            station.poke(_touched_parts(action))
+        for name in (waiting - places) & self.stations.keys():
+            self.stations[name].poke()
+
+    def _host(self, container: str) -> Host:
+        if container not in self.stations:
+            raise Transient(f"{container} is not in the spec", kind="left-spec")
+        return self.stations[container].host
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+        self._actions.add(task)
+        task.add_done_callback(self._actions.discard)
+
+    # --- the whole site ------------------------------------------------------------------------------------
+
+    @property
+    def converged(self) -> bool:
+        """Whether every container was planned and found as wanted, with nothing under way."""
+        return not self.admission.in_flight and all(
+            station.plan is not None and station.plan.settled for station in self.stations.values()
+        )
+
+    def refresh(self) -> None:
+        """Look at everything now."""
+        for station in self.stations.values():
+            station.poke(ALL_PARTS)
+
+    def wake(self, containers: Iterable[str]) -> None:
+        for name in containers:
+            if name in self.stations:
+                self.stations[name].poke()
+
+    async def stop(self) -> None:
+        """Let steps in flight end for a while, then leave them: each is re-entrant (S7)."""
+        self._stopping = True
+        for station in self.stations.values():
+            for task in station.tasks:
+                task.cancel()
+        if self._actions:
+            await asyncio.wait(self._actions, timeout=self.settings.shutdown_s)
+        left = [*self._actions, *(task for s in self.stations.values() for task in s.tasks)]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*(s.host.close() for s in self.stations.values()), return_exceptions=True)
+
+
+def _touched_parts(action: Action) -> frozenset[Part]:
+    """What an action changed, and so must be looked at again."""
+    if isinstance(action, SetUpNetwork):
+        return frozenset({Part.NETWORK})
+    if isinstance(action, FetchImage):
+        return frozenset({Part.STORAGE, Part.SYSTEM})
+    return frozenset({Part.STORAGE, Part.GUESTS})

@@ -1,0 +1,181 @@
+"""What vcrecon can do to a container or guest, as frozen values. Planned by `plan`, carried out by `shell.act`.
+
+`kind` is the action's name in plans, metrics and events, and the trigger of the edge it serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Base. `container` is where the commands run; `reason` says in plain words why now."""
+
+    kind: ClassVar[str] = ""
+    disturbs: ClassVar[bool] = False
+    """Whether a running guest notices."""
+
+    container: str
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        """The object it acts on: one action at a time on each."""
+        return f"container/{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetUpNetwork(Action):
+    """Firewall first, then the VLANs, bridges, service addresses and routes that differ."""
+
+    kind: ClassVar[str] = "set-up-network"
+    vlans: tuple[int, ...] = ()
+    leftovers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FetchImage(Action):
+    """Download an image, prove its SHA-256, unpack it into a golden volume."""
+
+    kind: ClassVar[str] = "fetch-image"
+    image: str = ""
+
+    @property
+    def subject(self) -> str:
+        return f"image/{self.container}/{self.image}"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestAction(Action):
+    """An action on one guest."""
+
+    guest: str = ""
+
+    @property
+    def subject(self) -> str:
+        return f"guest/{self.guest}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVolume(GuestAction):
+    """A new disk from the golden volume (thin) or the image file (thick)."""
+
+    kind: ClassVar[str] = "create-volume"
+    epoch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Contextualize(GuestAction):
+    """Write identity, network, hosts file, keys and password into the guest's file system."""
+
+    kind: ClassVar[str] = "contextualize"
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StartGuest(GuestAction):
+    """Define and boot. The disk is marked first: `boots` is the count after this start."""
+
+    kind: ClassVar[str] = "start-guest"
+    volume: str = ""
+    epoch: int = 1
+    boots: int = 1
+    touched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopGuest(GuestAction):
+    """Ask the guest to power off; `force` pulls the plug."""
+
+    kind: ClassVar[str] = "stop-guest"
+    disturbs: ClassVar[bool] = True
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDisk(GuestAction):
+    """Stream the disk from `source` into an incoming volume and prove both SHA-256 equal."""
+
+    kind: ClassVar[str] = "copy-disk"
+    source: str = ""
+    source_volume: str = ""
+    size_bytes: int = 0
+    epoch: int = 1
+    boots: int = 0
+    touched: bool = False
+    image: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivateCopy(GuestAction):
+    """Make a proved incoming copy the live disk, one epoch after the one it was copied from."""
+
+    kind: ClassVar[str] = "activate-copy"
+    volume: str = ""
+    epoch: int = 1
+    touched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarkTouched(GuestAction):
+    """The class has begun: from now on this disk holds student work (S2)."""
+
+    kind: ClassVar[str] = "mark-touched"
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine(GuestAction):
+    """Put a stopped guest's disk aside: kept, never booted."""
+
+    kind: ClassVar[str] = "quarantine"
+    volume: str = ""
+    epoch: int = 1
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore(GuestAction):
+    """Take a quarantined disk back into use: the guest came back into the spec."""
+
+    kind: ClassVar[str] = "restore"
+    volume: str = ""
+    epoch: int = 1
+    touched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Discard(GuestAction):
+    """Remove a volume that holds no student's work: an unfinished copy, or a disk that was never touched."""
+
+    kind: ClassVar[str] = "discard"
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(GuestAction):
+    """Remove a quarantined disk that a person named."""
+
+    kind: ClassVar[str] = "prune"
+    volume: str = ""
+    epoch: int = 1
+
+
+ACTIONS: tuple[type[Action], ...] = (
+    SetUpNetwork,
+    FetchImage,
+    CreateVolume,
+    Contextualize,
+    StartGuest,
+    StopGuest,
+    CopyDisk,
+    ActivateCopy,
+    MarkTouched,
+    Quarantine,
+    Restore,
+    Discard,
+    Prune,
+)

@@ -1,0 +1,97 @@
+"""Who may go now: slots for installs, image transfers, moves and starts, first come first served. Pure.
+
+Called by the controller with each planned action. What is refused waits in a queue, whose lengths are the
+metric `vcrecon_queue`, and is asked for again by the next pass of its container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vcrecon.core.actions import Action, CopyDisk, FetchImage, StartGuest, StopGuest
+from vcrecon.core.memory import Memory
+from vcrecon.spec.model import Limits
+
+QUEUES = ("installs", "image-transfers", "moves", "starts", "retries")
+RETRIES_AT_ONCE = 16
+"""How many objects that failed before may be tried at the same time, so that they never starve the others."""
+
+
+class Admission:
+    """Mutable, but without a clock: its owner says what begins and what ends."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.in_flight: dict[str, Action] = {}
+        self._waiting: dict[str, dict[str, str]] = {queue: {} for queue in QUEUES}
+        self._retrying: set[str] = set()
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """Subjects with an action in flight."""
+        return frozenset(self.in_flight)
+
+    def lengths(self) -> dict[str, int]:
+        """How many actions wait in each queue."""
+        return {queue: len(waiting) for queue, waiting in self._waiting.items()}
+
+    def ask(self, action: Action, memory: Memory) -> str | None:
+        """Take a slot and return None, or return the queue that the action waits in."""
+        if action.subject in self.in_flight:
+            return "retries"
+        for queue in self._queues(action, memory):
+            waiting = self._waiting[queue]
+            free = self._free(queue, action, memory)
+            ahead = list(waiting).index(action.subject) if action.subject in waiting else len(waiting)
+            if queue == "starts":
+                # One queue for the metric, but slots are per container: only those of this one are ahead.
+                before = list(waiting.items())[:ahead]
+                ahead = sum(container == action.container for _, container in before)
+            if ahead >= free:
+                waiting[action.subject] = action.container
+                return queue
+        for waiting in self._waiting.values():
+            waiting.pop(action.subject, None)
+        if action.subject in memory.attempts:
+            self._retrying.add(action.subject)
+        self.in_flight[action.subject] = action
+        return None
+
+    def done(self, action: Action) -> frozenset[str]:
+        """Give the slots back; returns the containers that wait for one."""
+        self.in_flight.pop(action.subject, None)
+        self._retrying.discard(action.subject)
+        return frozenset(c for waiting in self._waiting.values() for c in waiting.values())
+
+    def retain(self, container: str, wanted: Iterable[str]) -> None:
+        """Drop what `container` waited for and no longer plans."""
+        keep = set(wanted)
+        for waiting in self._waiting.values():
+            for subject in [s for s, c in waiting.items() if c == container and s not in keep]:
+                del waiting[subject]
+
+    def _queues(self, action: Action, memory: Memory) -> Iterable[str]:
+        if isinstance(action, FetchImage):
+            yield "image-transfers"
+        if isinstance(action, CopyDisk) or (isinstance(action, StopGuest) and not action.force):
+            yield "moves"
+        if isinstance(action, StartGuest):
+            yield "starts"
+        if action.subject in memory.attempts:
+            yield "retries"
+
+    def _free(self, queue: str, action: Action, memory: Memory) -> int:
+        running = self.in_flight.values()
+        if queue == "image-transfers":
+            return self.limits.image_transfers - sum(isinstance(a, FetchImage) for a in running)
+        if queue == "moves":
+            # A guest on its way holds its slot from the stop until it answers at its new place.
+            under_way = {
+                s for s, intent in memory.intents.items() if intent.action in ("stop-guest", "copy-disk")
+            }
+            under_way |= {a.subject for a in running if isinstance(a, CopyDisk | StopGuest)}
+            return self.limits.moves - len(under_way - {action.subject})
+        if queue == "starts":
+            mine = sum(isinstance(a, StartGuest) and a.container == action.container for a in running)
+            return self.limits.starts_per_container - mine
+        return RETRIES_AT_ONCE - len(self._retrying)

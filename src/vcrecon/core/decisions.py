@@ -1,0 +1,106 @@
+"""What the planner says about one object: a closed set of results, each with its reason. Made by `plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vcrecon.core.actions import Action
+from vcrecon.core.backoff import wait_s
+from vcrecon.core.memory import Memory
+from vcrecon.core.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Carry out this action, if admission allows."""
+
+    action: Action
+
+    @property
+    def subject(self) -> str:
+        return self.action.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Something is under way; look again after `look_again_s` seconds unless an event comes first.
+
+    `image` names the image that the guest waits for on this container.
+    """
+
+    subject: str
+    message: str
+    look_again_s: float = 5.0
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Cannot go on by itself. `reason` is a short code (a metric label); `message` says what to do."""
+
+    subject: str
+    reason: str
+    message: str
+    look_again_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """As wanted; `message` is the reason for doing nothing."""
+
+    subject: str
+    message: str
+
+
+Decision = Do | Wait | Block | Rest
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of one object as this pass saw it; None when nothing is known."""
+
+    subject: str
+    state: State | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One container's pass: the states it found and one decision for each object, in order."""
+
+    container: str
+    statuses: tuple[Status, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        return tuple(d.action for d in self.decisions if isinstance(d, Do))
+
+    @property
+    def blocked(self) -> tuple[Block, ...]:
+        return tuple(d for d in self.decisions if isinstance(d, Block))
+
+    @property
+    def waiting(self) -> tuple[Wait, ...]:
+        return tuple(d for d in self.decisions if isinstance(d, Wait))
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything here is as the spec wants."""
+        return all(isinstance(d, Rest) for d in self.decisions)
+
+    def look_again_s(self, relist_s: float) -> float:
+        """When to look again, in seconds, if no event comes first."""
+        return min(
+            [relist_s] + [d.look_again_s for d in self.decisions if isinstance(d, Wait | Block)],
+        )
+
+
+def backing_off(memory: Memory, subject: str, now_s: float) -> Block | None:
+    """Why an object that failed is not tried now, or None when it may be."""
+    attempts = memory.attempts.get(subject)
+    left_s = wait_s(attempts, now_s)
+    if attempts is None or not left_s:
+        return None
+    message = f"{attempts.message} (try {attempts.count + 1} in {left_s:.0f} s)"
+    return Block(subject, attempts.error, message, look_again_s=left_s + 0.05)

@@ -1,0 +1,602 @@
+"""The rules for one guest on one container, in the order they apply; the first that speaks decides.
+
+Called by `plan` for every guest that is wanted on, or has left traces on, the container. A guest that is
+wanted elsewhere is led away by the rules of the container where it lives (stop, quarantine) and brought in
+by those of the container where it should live (copy, activate, start): each acts only on its own host, on
+what the others last showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vcrecon.core.actions import (
+    ActivateCopy,
+    Contextualize,
+    CopyDisk,
+    CreateVolume,
+    Discard,
+    MarkTouched,
+    Prune,
+    Quarantine,
+    Restore,
+    StartGuest,
+    StopGuest,
+)
+from vcrecon.core.classify import answered
+from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
+from vcrecon.core.memory import Claim, Memory
+from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
+from vcrecon.core.world import Sighting, fenced
+from vcrecon.spec.model import Guest, Image
+
+if TYPE_CHECKING:
+    from vcrecon.core.plan import View
+
+SMALL_DISK_BYTES = 64 * 1024**2
+"""What a thin snapshot is assumed to need at once."""
+
+METADATA_FULL_PERCENT = 95.0
+STOP_POLL_S = 2.0
+BOOT_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One guest on one container, and all that bears on it. `ready` says the container is vlan-ready."""
+
+    view: View
+    observation: Seen
+    name: str
+    here: Sighting
+    ready: bool
+
+    @property
+    def subject(self) -> str:
+        return f"guest/{self.name}"
+
+    @property
+    def container(self) -> str:
+        return self.here.container
+
+    @property
+    def memory(self) -> Memory:
+        return self.view.memory
+
+    @property
+    def guest(self) -> Guest | None:
+        return self.view.spec.guests.get(self.name)
+
+    @property
+    def wanted_here(self) -> bool:
+        return self.view.spec.placement.get(self.name) == self.container
+
+    @property
+    def claim(self) -> Claim | None:
+        return self.memory.claims.get(self.name)
+
+    @property
+    def volume(self) -> Volume | None:
+        """The live disk here."""
+        return self.here.volume if self.here.volume is not None and self.here.volume.live else None
+
+    @property
+    def incoming(self) -> Volume | None:
+        return self.here.volume if self.here.volume is not None and self.here.volume.incoming else None
+
+    @property
+    def storage(self) -> Storage | None:
+        return self.observation.storage if isinstance(self.observation.storage, Storage) else None
+
+    @cached_property
+    def others(self) -> tuple[Sighting, ...]:
+        """Live copies on other containers that answer."""
+        found = self.view.world.elsewhere(self.name, self.container)
+        return tuple(s for s in found if s.live and self.view.world.reachable(s.container))
+
+    @cached_property
+    def silent(self) -> tuple[str, ...]:
+        """Containers that do not answer, are not fenced, and may hold a live copy (S1)."""
+        world, memory = self.view.world, self.memory
+        places = {s.container for s in world.elsewhere(self.name, self.container) if s.live}
+        if self.claim is not None:
+            places.add(self.claim.container)
+        elif not memory.claims_complete and self.volume is None:
+            places |= {name for name in self.view.spec.containers if name not in memory.seen}
+        places.discard(self.container)
+        return tuple(sorted(p for p in places if not world.reachable(p) and not fenced(memory, p)))
+
+    @property
+    def last_epoch(self) -> int:
+        """The highest epoch of the guest's disks that anything knows of; 0 for a guest never made."""
+        places = [self.here, *self.view.world.elsewhere(self.name, self.container)]
+        known = [
+            v.epoch for s in places for v in (s.volume, *s.quarantined) if v is not None and not v.incoming
+        ]
+        return max(known + ([self.claim.epoch] if self.claim else []), default=0)
+
+    def holds_work(self, volume: Volume) -> bool:
+        """Whether the disk may hold a student's work (S2)."""
+        return volume.touched or (volume.boots > 0 and self.view.spec.site.session == "running")
+
+    def consents(self, kind: str, epoch: int) -> bool:
+        """Whether a person named this disk for `kind`."""
+        consent = self.memory.consents.get((kind, self.name))
+        return consent is not None and consent.epoch >= epoch
+
+
+Rule = Callable[[Case], Decision | None]
+
+
+def decide(case: Case) -> Decision:
+    """The one decision for this guest on this container."""
+    for rule in COMMON + (WANTED if case.wanted_here else UNWANTED):
+        decision = rule(case)
+        if decision is not None:
+            return decision
+    return Rest(case.subject, "nothing to do here")
+
+
+# --- rules for every guest -----------------------------------------------------------------------------------
+
+
+def _paused(case: Case) -> Decision | None:
+    paused = case.memory.paused
+    cluster = f"cluster/{case.guest.cluster}" if case.guest and case.guest.cluster else None
+    if {case.subject, cluster, f"container/{case.container}", "site"} & paused.keys():
+        return Rest(case.subject, "paused: vcrecon keeps its hands off until `vcrecon resume`")
+    return None
+
+
+def _in_flight(case: Case) -> Decision | None:
+    return Wait(case.subject, "a step is under way") if case.subject in case.view.busy else None
+
+
+def _unknown(case: Case) -> Decision | None:
+    if case.observation.domains is UNKNOWN or case.storage is None:
+        trouble = "; ".join((case.observation.trouble or {}).values()) or "no answer"
+        return Block(
+            case.subject,
+            "host-unclear",
+            f"{case.container} answers, but does not show its guests and disks: {trouble}",
+            look_again_s=10.0,
+        )
+    if case.observation.release in (None, UNKNOWN):
+        return Wait(case.subject, f"{case.container} is not installed")
+    return None
+
+
+def _held(case: Case) -> Decision | None:
+    if case.volume is not None and case.volume.held:
+        return Rest(case.subject, "held for rescue: vcrecon keeps its hands off until `vcrecon release`")
+    return None
+
+
+def _stale(case: Case) -> Decision | None:
+    """A newer copy lives elsewhere, or was made elsewhere while this host was lost: stop this one first (S1)."""
+    if not case.here.live:
+        return None
+    mine = case.here.epoch
+    newer = next((s for s in case.others if s.epoch > mine), None)
+    claim = case.claim
+    overtaken = claim is not None and claim.container != case.container and claim.epoch > mine
+    if newer is None and not overtaken:
+        return None
+    where = newer.container if newer else claim.container if claim else "?"
+    if case.here.active:
+        return Do(StopGuest(case.container, f"stale copy: the live one is on {where}", case.name, force=True))
+    if newer is None and claim is not None and not _copied(case, claim.container):
+        # The claim was written, the other disk is not there yet: this one may still be the only good one.
+        return Wait(case.subject, f"waiting for its new disk on {where}")
+    if case.volume is None:
+        return None
+    return Do(
+        Quarantine(
+            case.container, f"the live copy is on {where}", case.name, case.volume.name, mine, why="moved"
+        )
+    )
+
+
+def _copied(case: Case, container: str) -> bool:
+    """Whether `container` holds, or cannot any more be said not to hold, the guest's newer disk."""
+    sighting = case.view.world.sightings.get(case.name, {}).get(container)
+    return sighting is not None and sighting.live
+
+
+def _backoff(case: Case) -> Decision | None:
+    return None if case.here.active else backing_off(case.memory, case.subject, case.view.now_s)
+
+
+# --- rules for a guest that belongs on this container ----------------------------------------------------------
+
+
+def _twin(case: Case) -> Decision | None:
+    if case.volume is None:
+        return None
+    for other in case.others:
+        if other.epoch == case.here.epoch and not case.here.active:
+            return Block(
+                case.subject,
+                "two-disks",
+                f"{case.container} and {other.container} both hold disk {other.epoch} of {case.name}: "
+                f"vcrecon starts neither; `vcrecon rebuild {case.name}` or remove the wrong one by hand",
+            )
+    return None
+
+
+def _may_live_elsewhere(case: Case) -> Decision | None:
+    if case.here.active or not case.silent:
+        return None
+    where = ", ".join(case.silent)
+    return Block(
+        case.subject,
+        "may-live-elsewhere",
+        f"{case.name} may still run on {where}, which does not answer: power it off and say "
+        f"`vcrecon fence {case.silent[0]} --confirmed`, or bring it back",
+    )
+
+
+def _bring_in(case: Case) -> Decision | None:
+    """No live disk here, but there is one to be had: carry it over."""
+    if case.volume is not None:
+        return None
+    found = _source(case)
+    if found is None:
+        return _unfinished(case)
+    source, disk = found
+    stamp = (disk.epoch, disk.boots)
+    if case.incoming is not None and case.incoming.copy_of == stamp and not source.active:
+        touched = case.holds_work(disk)
+        reason = f"its disk from {source.container} arrived whole"
+        return Do(
+            ActivateCopy(case.container, reason, case.name, case.incoming.name, disk.epoch + 1, touched)
+        )
+    if case.incoming is not None:
+        return _unfinished(case)
+    if not case.view.world.reachable(source.container):
+        return None  # fenced: its disk cannot be read; `_create` begins anew and the old disk is kept
+    if case.view.frozen:
+        return Block(case.subject, "site-frozen", case.view.frozen)
+    if source.active:
+        return Wait(case.subject, f"waiting for it to stop on {source.container}", STOP_POLL_S)
+    if not disk.boots:
+        return Wait(case.subject, f"never booted on {source.container}: made anew here once it is gone there")
+    return _copy(case, source, disk)
+
+
+def _source(case: Case) -> tuple[Sighting, Volume] | None:
+    """The guest's newest disk elsewhere: a live one first, else the one put aside when it left the spec."""
+    elsewhere = list(case.view.world.elsewhere(case.name, case.container))
+    live = [(s, s.volume) for s in elsewhere if s.volume is not None and s.volume.live]
+    if live:
+        return max(live, key=lambda found: (case.view.world.reachable(found[0].container), found[1].epoch))
+    if case.consents("rebuild", case.last_epoch):
+        return None
+    for sighting in elsewhere:
+        volume = _restorable(sighting, case.last_epoch)
+        if volume is not None:
+            return sighting, volume
+    return None
+
+
+def _unfinished(case: Case) -> Decision | None:
+    if case.incoming is None:
+        return None
+    reason = "an unfinished or outdated copy"
+    return Do(Discard(case.container, reason, case.name, case.incoming.name))
+
+
+def _copy(case: Case, source: Sighting, disk: Volume) -> Decision:
+    full = _no_room(
+        case, disk.used_bytes or disk.size_bytes, thick=bool(case.guest and case.guest.storage == "thick")
+    )
+    if full is not None:
+        return full
+    return Do(
+        CopyDisk(
+            case.container,
+            f"moves here from {source.container}",
+            case.name,
+            source.container,
+            disk.name,
+            disk.size_bytes,
+            disk.epoch,
+            disk.boots,
+            case.holds_work(disk),
+            disk.image,
+            disk.context,
+        )
+    )
+
+
+def _no_room(case: Case, need_bytes: int, *, thick: bool) -> Block | None:
+    """Refuse before anything is written (S11)."""
+    storage = case.storage
+    assert storage is not None  # _unknown spoke otherwise
+    if not storage.group_present or not storage.pool_bytes:
+        return Block(
+            case.subject,
+            "no-storage",
+            f"{case.container} has no volume group or thin pool; see container/{case.container}",
+        )
+    free = storage.group_free_bytes if thick else storage.pool_free_bytes
+    if need_bytes > free or storage.pool_metadata_percent >= METADATA_FULL_PERCENT:
+        return Block(
+            case.subject,
+            "pool-full",
+            f"{case.container} has {free // 1024**2} MiB free, {need_bytes // 1024**2} MiB are needed "
+            f"(metadata {storage.pool_metadata_percent:.0f} % used): prune, extend the pool, or place it elsewhere",
+        )
+    return None
+
+
+def _lost_disk(case: Case) -> Decision | None:
+    """It had a disk that may hold work, and no container shows it: never rebuilt without consent (S2)."""
+    claim = case.claim
+    if case.volume is not None or claim is None or case.consents("rebuild", claim.epoch):
+        return None
+    if claim.container != case.container and fenced(case.memory, claim.container):
+        return None
+    if _restorable(case.here, case.last_epoch) is not None:
+        return None
+    if claim.touched:
+        return Block(
+            case.subject,
+            "disk-lost",
+            f"the disk of {case.name} on {claim.container} is gone and may have held a student's work: "
+            f"look there with `lvs`; to begin anew, say `vcrecon rebuild {case.name}`",
+        )
+    return None
+
+
+def _restorable(sighting: Sighting, last_epoch: int) -> Volume | None:
+    """The disk put aside when the guest left the spec, if it is still the newest."""
+    for volume in sighting.quarantined:
+        if volume.quarantined == "removed" and volume.boots and volume.epoch >= last_epoch:
+            return volume
+    return None
+
+
+def _create(case: Case) -> Decision | None:
+    if case.volume is not None or case.guest is None:
+        return None
+    if case.here.active:
+        return Block(
+            case.subject,
+            "no-disk",
+            f"{case.name} runs on {case.container} without a disk that vcrecon knows; look there with `lvs -o+tags`",
+        )
+    back = _restorable(case.here, case.last_epoch)
+    if back is not None and case.consents("rebuild", back.epoch):
+        back = None
+    if back is not None:
+        reason = "it is in the spec again"
+        return Do(Restore(case.container, reason, case.name, back.name, back.epoch, case.holds_work(back)))
+    image = case.view.spec.images[case.guest.image]
+    thick = case.guest.storage == "thick"
+    have_image = _holds(case, image, thick=thick)
+    need = case.guest.disk_bytes if thick else SMALL_DISK_BYTES if have_image else image.disk_bytes
+    full = _no_room(case, need, thick=thick)
+    if full is not None:
+        return full
+    if not have_image:
+        return Wait(case.subject, f"waiting for image {image.name} on {case.container}", image=image.name)
+    return Do(
+        CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1)
+    )
+
+
+def _holds(case: Case, image: Image, *, thick: bool) -> bool:
+    assert case.storage is not None
+    files = {a.sha256 for a in (image.kernel, image.initrd) if a is not None}
+    files |= {image.root.sha256} if thick else set()
+    return files <= case.observation.images and (thick or image.root.sha256 in case.storage.goldens)
+
+
+def _rebuild(case: Case) -> Decision | None:
+    """A person gave this disk up: stop, put aside, and `_create` makes the next."""
+    volume = case.volume
+    if volume is None or not case.consents("rebuild", volume.epoch):
+        return None
+    if case.here.active:
+        return _stop(case, "a person asked to rebuild it")
+    reason = "a person asked to rebuild it"
+    return Do(Quarantine(case.container, reason, case.name, volume.name, volume.epoch, why="rebuilt"))
+
+
+def _outdated(case: Case) -> Decision | None:
+    """A disk without student work is made again, or its context written again, when the spec changed."""
+    volume, guest = case.volume, case.guest
+    if volume is None or guest is None:
+        return None
+    image_differs = volume.image != case.view.spec.images[guest.image].root.sha256
+    context_differs = volume.context != case.view.wanted.context(guest)
+    if not (image_differs or context_differs) or case.holds_work(volume):
+        return None
+    if case.here.active:
+        return _stop(case, "the spec changed and the class has not begun")
+    if image_differs:
+        return Do(Discard(case.container, "made from another image", case.name, volume.name))
+    return Do(Contextualize(case.container, "its context is missing or outdated", case.name, volume.name))
+
+
+def _running(case: Case) -> Decision | None:
+    volume = case.volume
+    if not case.here.active or volume is None or case.guest is None:
+        return None
+    if case.holds_work(volume) and not volume.touched:
+        return Do(MarkTouched(case.container, "the class has begun", case.name, volume.name))
+    if answered(case.memory, case.here):
+        return Rest(case.subject, "running" + _drift(case, volume))
+    since = case.memory.intents.get(case.subject)
+    started_s = since.since_s if since and since.action == "start-guest" else case.observation.at_s
+    if case.view.now_s - started_s > case.view.spec.site.boot_deadline_s:
+        return Block(
+            case.subject,
+            "silent",
+            f"{case.name} runs on {case.container} but has not answered on its network for "
+            f"{case.view.now_s - started_s:.0f} s: look at `vcrecon console {case.name}`",
+        )
+    return Wait(case.subject, "booting", BOOT_POLL_S)
+
+
+def _drift(case: Case, volume: Volume) -> str:
+    """What differs from the spec on a disk that must not be rewritten."""
+    assert case.guest is not None
+    parts = []
+    if volume.image != case.view.spec.images[case.guest.image].root.sha256:
+        parts.append("image")
+    if volume.context != case.view.wanted.context(case.guest):
+        parts.append("context")
+    definition = case.here.domain.definition if case.here.domain else ""
+    if definition and definition != case.view.wanted.definition(case.guest):
+        parts.append("definition (taken at its next start)")
+    return f"; differs from the spec in {', '.join(parts)}" if parts else ""
+
+
+def _start(case: Case) -> Decision | None:
+    volume, domain = case.volume, case.here.domain
+    if volume is None:
+        return None
+    older = next((s for s in case.others if s.epoch < volume.epoch), None)
+    if older is not None:
+        return Wait(
+            case.subject, f"waiting until its old disk on {older.container} is put aside", STOP_POLL_S
+        )
+    guest = case.guest
+    if (
+        guest is not None
+        and guest.on_poweroff == "honour"
+        and volume.boots
+        and domain is not None
+        and domain.reason == "shutdown"
+        and case.memory.intents.get(case.subject) is None
+    ):
+        return Rest(case.subject, "powered off from inside, and the spec honours that")
+    if not case.ready:
+        return Wait(case.subject, f"waiting for the network of {case.container}", STOP_POLL_S)
+    reason = "restart: it should be running" if volume.boots else "first boot"
+    touched = case.view.spec.site.session == "running" or volume.touched
+    return Do(
+        StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched)
+    )
+
+
+def _stop(case: Case, reason: str) -> Decision:
+    """Ask first; pull the plug when it has not stopped within the grace time."""
+    intent = case.memory.intents.get(case.subject)
+    if intent is None or intent.action != StopGuest.kind:
+        return Do(StopGuest(case.container, reason, case.name))
+    waited_s = case.view.now_s - intent.since_s
+    if waited_s < 0:  # the clock was set back: ask again, which sets the time anew
+        return Do(StopGuest(case.container, reason, case.name))
+    if waited_s < case.view.spec.site.stop_grace_s:
+        return Wait(case.subject, f"asked to power off {waited_s:.0f} s ago: {reason}", STOP_POLL_S)
+    return Do(
+        StopGuest(case.container, f"did not stop within {waited_s:.0f} s: {reason}", case.name, force=True)
+    )
+
+
+# --- rules for a guest that does not belong on this container -------------------------------------------------
+
+
+def _put_aside(case: Case) -> Decision | None:
+    if case.here.live:
+        return None
+    for volume in case.here.quarantined:
+        if case.consents("prune", volume.epoch):
+            return Do(Prune(case.container, "a person named it", case.name, volume.name, volume.epoch))
+    if case.incoming is not None:
+        return _unfinished(case)
+    if case.here.quarantined:
+        return Rest(
+            case.subject,
+            f"{len(case.here.quarantined)} old disk(s) kept; `vcrecon prune {case.name}` frees them",
+        )
+    return Rest(case.subject, "gone from here")
+
+
+def _stay_for_now(case: Case) -> Decision | None:
+    """Reasons why a guest that should leave does not leave yet. It keeps running here meanwhile."""
+    target = case.view.spec.placement.get(case.name)
+    why: tuple[str, str] | None = None
+    if case.view.frozen:
+        why = ("site-frozen", case.view.frozen)
+    elif case.here.active and case.view.held_back:
+        why = ("needs-confirmation", case.view.held_back)
+    elif target is not None:
+        missing = _not_ready(case, target)
+        why = ("destination-not-ready", missing) if missing else None
+    if why is None:
+        return None
+    known = case.guest is not None and case.volume is not None and not case.volume.incoming
+    if (
+        known
+        and not case.here.active
+        and not case.silent
+        and case.volume
+        and case.volume.boots
+        and target is not None
+    ):
+        started = _start(case)
+        if started is not None and not isinstance(started, Wait):
+            return started
+    return Block(case.subject, why[0], why[1], look_again_s=5.0)
+
+
+def _not_ready(case: Case, target: str) -> str | None:
+    """Why the destination cannot take the guest now, or None."""
+    world = case.view.world
+    there = world.current.get(target)
+    if not isinstance(there, Seen):
+        return f"{case.name} stays on {case.container}: {target} does not answer"
+    if not isinstance(there.storage, Storage) or there.domains is UNKNOWN:
+        return f"{case.name} stays on {case.container}: {target} does not show its disks and guests"
+    if there.release in (None, UNKNOWN):
+        return f"{case.name} stays on {case.container}: {target} is not installed"
+    volume = case.volume
+    need = (volume.used_bytes or volume.size_bytes) if volume and volume.boots else SMALL_DISK_BYTES
+    if not there.storage.pool_bytes or there.storage.pool_free_bytes < need:
+        free = there.storage.pool_free_bytes // 1024**2
+        return f"{case.name} stays on {case.container}: {target} has {free} MiB free, {need // 1024**2} MiB are needed"
+    facts = there.network
+    vlans = {interface.vlan for interface in case.guest.interfaces} if case.guest else set()
+    if not isinstance(facts, NetworkFacts) or not vlans <= facts.bridges.keys():
+        return f"{case.name} stays on {case.container}: {target} is still preparing its network"
+    if f"container/{target}" in case.memory.paused:
+        return f"{case.name} stays on {case.container}: {target} is paused"
+    return None
+
+
+def _leave(case: Case) -> Decision | None:
+    volume = case.volume
+    target = case.view.spec.placement.get(case.name)
+    reason = f"moves to {target}" if target else "left the spec"
+    if case.here.active:
+        return _stop(case, reason)
+    if volume is None:
+        return None
+    if target is None:
+        return Do(Quarantine(case.container, reason, case.name, volume.name, volume.epoch, why="removed"))
+    if not case.holds_work(volume):
+        return Do(Discard(case.container, f"{reason}; it holds no work", case.name, volume.name))
+    return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
+
+
+COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, _stale)
+WANTED: tuple[Rule, ...] = (
+    _backoff,
+    _twin,
+    _may_live_elsewhere,
+    _bring_in,
+    _lost_disk,
+    _create,
+    _rebuild,
+    _outdated,
+    _running,
+    _start,
+)
+UNWANTED: tuple[Rule, ...] = (_put_aside, _backoff, _stay_for_now, _leave)

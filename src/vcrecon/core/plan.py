@@ -1,0 +1,231 @@
+"""The planner: (spec, observation, memory, now) to a Plan, for one container. Pure; called by the controller.
+
+Level-triggered: a plan comes from what is, never from what just happened. Each object gets one decision.
+The guests' rules are in `guest_rules`; here is what concerns the container itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from vcrecon.core.actions import FetchImage, SetUpNetwork
+from vcrecon.core.classify import NetworkGaps, answered, container_state, guest_state, network_gaps
+from vcrecon.core.decisions import Block, Decision, Do, Plan, Rest, Status, Wait, backing_off
+from vcrecon.core.guest_rules import Case, decide
+from vcrecon.core.memory import Memory
+from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Unseen
+from vcrecon.core.states import ContainerState, GuestState
+from vcrecon.core.wanted import Wanted
+from vcrecon.core.world import Sighting, World, fenced, frozen, held_back
+from vcrecon.spec.model import Guest, Spec
+
+POOL_FULL_PERCENT = 95.0
+
+
+@dataclass(frozen=True)
+class View:
+    """All that one pass of one container may look at. `busy` holds subjects with an action in flight."""
+
+    wanted: Wanted
+    world: World
+    memory: Memory
+    now_s: float
+    busy: frozenset[str] = field(default_factory=frozenset)
+
+    @cached_property
+    def frozen(self) -> str | None:
+        """Why no guest is moved anywhere on the site just now (S6)."""
+        return frozen(self.spec, self.world, self.memory)
+
+    @cached_property
+    def held_back(self) -> str | None:
+        """Why running guests are not stopped for this spec before a person confirms it (S3)."""
+        return held_back(self.spec, self.world, self.memory)
+
+    @property
+    def spec(self) -> Spec:
+        return self.wanted.spec
+
+
+def plan_container(view: View, container: str) -> Plan:
+    """Plan one container from its last observation; never raises for any observation."""
+    subject = f"container/{container}"
+    observation = view.world.current.get(container)
+    if observation is None:
+        return Plan(container, (), (Wait(subject, "not looked at yet", 1.0),))
+    if isinstance(observation, Unseen):
+        return _unreachable(view, observation)
+    sightings = view.world.on(container)
+    here = _guests_here(view.spec, container, sightings)
+    gaps = _gaps(view, container, here, observation)
+    state = container_state(observation, gaps)
+    statuses = [Status(subject, state, str(gaps) if gaps else "")]
+    decisions = [_container_decision(view, observation, state, gaps)]
+    names = dict.fromkeys(view.spec.deployment.get(container, ())) | dict.fromkeys(sorted(sightings))
+    needed: dict[str, str] = {}
+    for name in names:
+        case = Case(
+            view,
+            observation,
+            name,
+            sightings.get(name) or Sighting(container, name),
+            state is ContainerState.VLAN_READY,
+        )
+        status = _guest_status(view, case)
+        decision = decide(case)
+        if status is not None:
+            statuses.append(status)
+        decisions.append(decision)
+        if isinstance(decision, Wait) and decision.image:
+            needed.setdefault(decision.image, name)
+    decisions.extend(_image_decisions(view, observation, needed))
+    return Plan(container, tuple(statuses), tuple(decisions))
+
+
+def _unreachable(view: View, observation: Unseen) -> Plan:
+    """Nothing is concluded from silence: every object keeps its last state, and no action is planned."""
+    container = observation.container
+    since = view.memory.seen.get(container)
+    ago = f", last seen {view.now_s - since:.0f} s ago" if since else ", never seen so far"
+    traces = view.world.on(container)
+    placed = set(view.spec.deployment.get(container, ())) | {name for name, s in traces.items() if s.live}
+    placed = {
+        name
+        for name in placed
+        if not any(
+            s.live and view.world.reachable(s.container) for s in view.world.elsewhere(name, container)
+        )
+        and (name in traces or not fenced(view.memory, container))
+    }
+    if fenced(view.memory, container):
+        placed = {name for name in placed if view.spec.placement.get(name) in (None, container)}
+    statuses = [Status(f"container/{container}", None, observation.reason)]
+    statuses += [Status(f"guest/{name}", None, f"{container} does not answer") for name in sorted(placed)]
+    message = f"{container} does not answer: {observation.reason}{ago}"
+    reason = observation.kind
+    return Plan(
+        container, tuple(statuses), (Block(f"container/{container}", reason, message, look_again_s=10.0),)
+    )
+
+
+def _guests_here(spec: Spec, container: str, sightings: Mapping[str, Sighting]) -> list[Guest]:
+    """Those whose network must be ready: placed here, or live here and known to the spec."""
+    names = set(spec.deployment.get(container, ()))
+    names |= {name for name, sighting in sightings.items() if sighting.live and name in spec.guests}
+    return [spec.guests[name] for name in sorted(names)]
+
+
+def _gaps(view: View, container: str, here: list[Guest], observation: Seen) -> NetworkGaps | None:
+    if not isinstance(observation.network, NetworkFacts):
+        return None
+    gaps = network_gaps(
+        view.wanted.bridges(here), view.wanted.firewall(container, here).digest, observation.network
+    )
+    # A bridge that a guest unknown to the spec still hangs on stays until that guest is quarantined.
+    strangers = any(s.active and name not in view.spec.guests for name, s in view.world.on(container).items())
+    return NetworkGaps(gaps.vlans, (), gaps.firewall) if strangers else gaps
+
+
+def _container_decision(
+    view: View, observation: Seen, state: ContainerState, gaps: NetworkGaps | None
+) -> Decision:
+    container, subject = observation.container, f"container/{observation.container}"
+    wanted = view.spec.containers[container]
+    if subject in view.memory.paused or "site" in view.memory.paused:
+        return Rest(subject, "paused: vcrecon keeps its hands off until `vcrecon resume`")
+    if subject in view.busy:
+        return Wait(subject, "a step is under way")
+    if state is ContainerState.PXE:
+        return Block(
+            subject,
+            "not-installed",
+            f"{container} answers, but has no /etc/vcrecon/release: vcrecon did not install it and leaves it alone",
+        )
+    release = observation.release
+    found = release.get("hypervisor", "") if isinstance(release, Mapping) else ""
+    if found and found != wanted.hypervisor:
+        return Block(
+            subject,
+            "wrong-hypervisor",
+            f"{container} runs {found}, containers.yaml says {wanted.hypervisor}: correct the spec or reinstall it",
+        )
+    later = backing_off(view.memory, subject, view.now_s)
+    if later is not None:
+        return later
+    if gaps is None:
+        trouble = (observation.trouble or {}).get("network", "no answer")
+        return Block(subject, "network-unknown", f"{container} cannot show its network: {trouble}")
+    if gaps:
+        return Do(SetUpNetwork(container, str(gaps), gaps.vlans, gaps.leftovers))
+    if isinstance(observation.storage, Storage):
+        storage = _storage_trouble(view, observation.storage, container)
+        if storage is not None:
+            return storage
+    return Rest(subject, "every VLAN, bridge and rule is in place")
+
+
+def _storage_trouble(view: View, storage: Storage, container: str) -> Block | None:
+    """What the container's disks lack, said once for the container rather than for every guest."""
+    subject, wanted = f"container/{container}", view.spec.containers[container]
+    if not view.spec.deployment.get(container):
+        return None
+    if not storage.group_present:
+        return Block(
+            subject,
+            "no-volume-group",
+            f"{container} has no volume group {wanted.volume_group}: "
+            f"is its disk gone? `vgs` there, or correct volume_group in containers.yaml",
+        )
+    if not storage.pool_bytes:
+        return Block(
+            subject,
+            "no-thin-pool",
+            f"{container} has no thin pool {wanted.volume_group}/{wanted.pool}: make it with "
+            f"`lvcreate --type thin-pool -l 90%FREE -n {wanted.pool} {wanted.volume_group}`",
+        )
+    fill = max(storage.pool_data_percent, storage.pool_metadata_percent)
+    if fill >= POOL_FULL_PERCENT:
+        return Block(
+            subject,
+            "pool-full",
+            f"{container}: thin pool {wanted.volume_group}/{wanted.pool} is full "
+            f"(data {storage.pool_data_percent:.0f} %, metadata {storage.pool_metadata_percent:.0f} %): "
+            "prune quarantined disks or extend it; guests there may fail to write",
+        )
+    return None
+
+
+def _image_decisions(view: View, observation: Seen, needed: Mapping[str, str]) -> list[Decision]:
+    """Fetch each image that a guest here waits for and the container does not hold yet."""
+    decisions: list[Decision] = []
+    for image in needed:
+        subject = f"image/{observation.container}/{image}"
+        if subject in view.busy:
+            decisions.append(Wait(subject, "the image is being fetched"))
+        else:
+            fetch = Do(FetchImage(observation.container, f"needed by {needed[image]}", image))
+            decisions.append(backing_off(view.memory, subject, view.now_s) or fetch)
+    return decisions
+
+
+def _guest_status(view: View, case: Case) -> Status | None:
+    """The guest's state as seen here; None when another container tells it better."""
+    sighting, guest = case.here, case.guest
+    wanted_here = view.spec.placement.get(case.name) == sighting.container
+    if not wanted_here and not sighting.live:
+        if case.name in view.spec.guests or not sighting.quarantined:
+            return None
+        return Status(f"guest/{case.name}", GuestState.QUARANTINED, "left the spec; its disk is kept")
+    if wanted_here and not sighting.live:
+        elsewhere = view.world.elsewhere(case.name, sighting.container)
+        if any(s.live and not fenced(view.memory, s.container) for s in elsewhere):
+            return None
+    if case.observation.domains is UNKNOWN or not isinstance(case.observation.storage, Storage):
+        return Status(f"guest/{case.name}", None, "the hypervisor or LVM does not answer")
+    state = guest_state(sighting, view.memory, view.wanted.context(guest) if guest and wanted_here else None)
+    if wanted_here and state is GuestState.QUARANTINED:
+        state = GuestState.PENDING
+    detail = "booting" if sighting.active and not answered(view.memory, sighting) else ""
+    return Status(f"guest/{case.name}", state, detail)

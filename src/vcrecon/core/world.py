@@ -1,0 +1,163 @@
+"""The last that each container showed, and where each guest was sighted. Kept by the controller, read by `plan`.
+
+A container that stops answering keeps its last sightings: what was there may still be there (S1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from vcrecon.core.memory import Memory
+from vcrecon.core.observation import UNKNOWN, Domain, Observation, Seen, Storage, Unseen, Volume
+from vcrecon.spec.model import Limits, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A guest's traces on one container: its live or incoming disk, its quarantined disks, its domain."""
+
+    container: str
+    guest: str
+    volume: Volume | None = None
+    quarantined: tuple[Volume, ...] = ()
+    domain: Domain | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.domain is not None and self.domain.active
+
+    @property
+    def live(self) -> bool:
+        """Whether a copy of the guest lives here: it runs, or has a disk that may be booted."""
+        return self.active or (self.volume is not None and self.volume.live)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the live disk; 0 without one."""
+        return self.volume.epoch if self.volume is not None and self.volume.live else 0
+
+
+def sight(observation: Seen) -> dict[str, Sighting]:
+    """The guests that left a trace on a container, by name."""
+    volumes = observation.storage.volumes if isinstance(observation.storage, Storage) else ()
+    domains = () if observation.domains is UNKNOWN else observation.domains
+    by_guest: dict[str, tuple[list[Volume], list[Domain]]] = {}
+    for volume in volumes:
+        by_guest.setdefault(volume.guest, ([], []))[0].append(volume)
+    for domain in domains:
+        by_guest.setdefault(domain.guest, ([], []))[1].append(domain)
+    found = {}
+    for guest, (mine, running) in by_guest.items():
+        current = [v for v in mine if v.quarantined is None]
+        aside = sorted((v for v in mine if v.quarantined is not None), key=lambda v: -v.epoch)
+        found[guest] = Sighting(
+            observation.container,
+            guest,
+            # A live disk outranks an incoming one; the copy is then a leftover and is planned away.
+            max(current, key=lambda v: (v.live, v.epoch), default=None),
+            tuple(aside),
+            max(running, key=lambda d: d.active, default=None),
+        )
+    return found
+
+
+class World:
+    """Mutable, but pure: changed only by `observe`. One instance a controller."""
+
+    def __init__(self) -> None:
+        self.current: dict[str, Observation] = {}
+        self.last_seen: dict[str, Seen] = {}
+        self.sightings: dict[str, dict[str, Sighting]] = {}
+        self._guests_of: dict[str, dict[str, Sighting]] = {}
+
+    def observe(self, observation: Observation) -> frozenset[str]:
+        """Take in one observation; returns the guests whose traces on that container changed."""
+        self.current[observation.container] = observation
+        if isinstance(observation, Unseen):
+            return frozenset()
+        self.last_seen[observation.container] = observation
+        before = self._guests_of.get(observation.container, {})
+        after = sight(observation)
+        self._guests_of[observation.container] = after
+        changed = {guest for guest in before.keys() | after.keys() if before.get(guest) != after.get(guest)}
+        for guest in changed:
+            places = self.sightings.setdefault(guest, {})
+            if guest in after:
+                places[observation.container] = after[guest]
+            else:
+                places.pop(observation.container, None)
+        return frozenset(changed)
+
+    def forget(self, container: str) -> None:
+        """Drop a container that left the spec."""
+        self.current.pop(container, None)
+        self.last_seen.pop(container, None)
+        for guest in self._guests_of.pop(container, {}):
+            self.sightings.get(guest, {}).pop(container, None)
+
+    def on(self, container: str) -> Mapping[str, Sighting]:
+        """The guests with traces on a container when it was last seen."""
+        return self._guests_of.get(container, {})
+
+    def reachable(self, container: str) -> bool:
+        return isinstance(self.current.get(container), Seen)
+
+    def elsewhere(self, guest: str, container: str) -> Iterator[Sighting]:
+        """Its traces on other containers, unreachable ones included."""
+        return (s for place, s in self.sightings.get(guest, {}).items() if place != container)
+
+
+def fenced(memory: Memory, container: str) -> bool:
+    """Whether somebody vouches that the container is off, and it has not been seen since."""
+    fence = memory.fences.get(container)
+    return fence is not None and fence.at_s >= memory.seen.get(container, 0.0)
+
+
+def allowed(limits: Limits, total: int) -> int:
+    """How many of `total` may be affected at once without a person's word (S3, S6)."""
+    return max(limits.disruption_min, int(limits.disruption_fraction * total))
+
+
+def frozen(spec: Spec, world: World, memory: Memory) -> str | None:
+    """Why moves are frozen, or None (S6): too many containers that once answered do not answer now."""
+    lost = [
+        name
+        for name in spec.containers
+        if isinstance(world.current.get(name), Unseen) and name in memory.seen and not fenced(memory, name)
+    ]
+    limit = allowed(spec.site.limits, len(spec.containers))
+    if len(lost) <= limit:
+        return None
+    return (
+        f"{len(lost)} of {len(spec.containers)} containers stopped answering (more than {limit}): "
+        "the fault may be ours, so nothing is moved until they answer again or are fenced"
+    )
+
+
+def displaced(spec: Spec, world: World, memory: Memory) -> frozenset[str]:
+    """Live guests that the spec would stop: moved or removed, and not already on their way (S3)."""
+    placement = spec.placement
+    found = set()
+    for guest, places in world.sightings.items():
+        target = placement.get(guest)
+        if any(s.active and place != target and world.reachable(place) for place, s in places.items()):
+            intent = memory.intents.get(f"guest/{guest}")
+            if intent is None or intent.action != "stop-guest":
+                found.add(guest)
+    return frozenset(found)
+
+
+def held_back(spec: Spec, world: World, memory: Memory) -> str | None:
+    """Why this spec's moves and removals wait for a person, or None (S3)."""
+    if memory.confirmed_digest == spec.digest:
+        return None
+    count = len(displaced(spec, world, memory))
+    running = sum(any(s.active for s in places.values()) for places in world.sightings.values())
+    limit = allowed(spec.site.limits, running)
+    if count <= limit:
+        return None
+    return (
+        f"this spec would stop {count} of {running} running guests (more than {limit}): "
+        "look at `vcrecon plan`, then say `vcrecon confirm`, or put the spec back"
+    )

@@ -1,0 +1,282 @@
+"""Disks on a container: images, golden volumes, guest volumes, copies. Scripts only; called by `host.scripts`.
+
+Every script may be cut off anywhere and run again (S7): what is complete is said by the last command, a
+change of LVM tags, which LVM commits at once or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vcrecon.host.names import (
+    IMAGE_DIR,
+    MARK,
+    device,
+    golden_volume,
+    guest_volume,
+    mount_point,
+    quarantined_volume,
+    site_tag,
+)
+from vcrecon.host.steps import CORRUPT, UNSAFE, quote
+from vcrecon.spec.model import Artifact, Container, Image
+
+TAR = "tar -x --numeric-owner --xattrs --acls"
+
+
+@dataclass(frozen=True, slots=True)
+class Disks:
+    """Where the volumes of one container are, and whose mark they carry."""
+
+    group: str
+    pool: str
+    site: str
+
+    @classmethod
+    def of(cls, container: Container, site: str) -> Disks:
+        return cls(container.volume_group, container.pool, site)
+
+    def path(self, volume: str) -> str:
+        return quote(f"{self.group}/{volume}")
+
+    def marks(self, *tags: str) -> str:
+        return " ".join(f"--addtag {tag}" for tag in (MARK, site_tag(self.site), *tags))
+
+    def _remove_if_there(self, volume: str) -> list[str]:
+        mount = mount_point(volume)
+        return [
+            f"if mountpoint -q {mount}; then umount {mount}; fi",
+            f"if lvs {self.path(volume)} >/dev/null 2>&1; then lvremove -y {self.path(volume)} >/dev/null; fi",
+        ]
+
+    def _unpack(self, volume: str, archive: str) -> list[str]:
+        """Make a file system on a new volume and unpack an archive into it."""
+        block, mount = device(self.group, volume), mount_point(volume)
+        return [
+            f"mkfs.xfs -q -f {block}",
+            f"mkdir -p {mount}",
+            f"mount -t xfs -o nouuid {block} {mount}",
+            f"{TAR} -C {mount} -f {archive}",
+            f"umount {mount}",
+        ]
+
+    def fetch(self, image: Image, *, golden: bool) -> list[str]:
+        """Download what the image consists of, prove each SHA-256, and unpack the root into a golden volume.
+
+        Without `golden` (thick guests only) the verified archive itself is kept.
+        """
+        lines = [f"mkdir -p {IMAGE_DIR}"]
+        for artifact in (image.kernel, image.initrd):
+            if artifact is not None:
+                lines += _download(artifact)
+        if not golden:
+            return lines + _download(image.root)
+        volume, archive = golden_volume(image.root.sha256), f"{IMAGE_DIR}/{image.root.sha256}"
+        done = f"vc.golden={image.root.sha256}"
+        build = [
+            *_download(image.root),
+            *self._remove_if_there(volume),
+            f"lvcreate -y --thin -V {image.disk_bytes}b -n {volume} {self.marks('vc.building')} "
+            f"{self.path(self.pool)} >/dev/null",
+            *self._unpack(volume, archive),
+            f"lvchange --addtag {done} --deltag vc.building {self.path(volume)} >/dev/null",
+        ]
+        return [
+            *lines,
+            f"if ! lvs --noheadings -o lv_tags {self.path(volume)} 2>/dev/null | grep -q {done}; then",
+            *(f"  {line}" for line in build),
+            "fi",
+        ]
+
+    def create_thin(self, guest: str, image: Image, epoch: int, size_bytes: int) -> list[str]:
+        """A snapshot of the golden volume, as large as the guest's disk should be."""
+        volume = guest_volume(guest)
+        tags = self.marks("vc.building", f"vc.guest={guest}", f"vc.epoch={epoch}", "vc.boots=0")
+        lines = [
+            *self._remove_if_there_unless_complete(volume),
+            f"lvcreate -y -kn -s -n {volume} {tags} {self.path(golden_volume(image.root.sha256))} >/dev/null",
+        ]
+        if size_bytes > image.disk_bytes:
+            lines.append(f"lvextend -L {size_bytes}b {self.path(volume)} >/dev/null")
+        return [*lines, self._complete(volume, image)]
+
+    def create_thick(self, guest: str, image: Image, epoch: int, size_bytes: int) -> list[str]:
+        """A volume of its own, with the image unpacked into it."""
+        volume = guest_volume(guest)
+        tags = self.marks("vc.building", f"vc.guest={guest}", f"vc.epoch={epoch}", "vc.boots=0")
+        return [
+            *self._remove_if_there_unless_complete(volume),
+            f"lvcreate -y -Wy -L {size_bytes}b -n {volume} {tags} {quote(self.group)} >/dev/null",
+            *self._unpack(volume, f"{IMAGE_DIR}/{image.root.sha256}"),
+            self._complete(volume, image),
+        ]
+
+    def _complete(self, volume: str, image: Image) -> str:
+        return f"lvchange --addtag vc.image={image.root.sha256} --deltag vc.building {self.path(volume)} >/dev/null"
+
+    def _remove_if_there_unless_complete(self, volume: str) -> list[str]:
+        """Only our own unfinished attempt may be in the way of a new disk."""
+        return [
+            f"if lvs {self.path(volume)} >/dev/null 2>&1; then",
+            f"  if ! lvs --noheadings -o lv_tags {self.path(volume)} | grep -q -e vc.building -e vc.incoming; then",
+            f"    echo '{volume} is already there and complete' >&2",
+            f"    exit {UNSAFE}",
+            "  fi",
+            f"  lvremove -y {self.path(volume)} >/dev/null",
+            "fi",
+        ]
+
+    def contextualize(self, volume: str, context: str, old: str, directories: Sequence[str]) -> list[str]:
+        """Write the context: the first line of standard input is `root:HASH`, the rest a tar archive.
+
+        A guest's own root may have turned a directory into a symbolic link that leads out of the mounted
+        tree, onto this container: refuse then, and never run anything from the tree.
+        """
+        block, mount = device(self.group, volume), mount_point(volume)
+        checks = " ".join(f"{mount}/{directory}" for directory in directories)
+        lines = [
+            f"lvchange -ay -K {self.path(volume)}",
+            f"mkdir -p {mount}",
+            f"if mountpoint -q {mount}; then umount {mount}; fi",
+            f"mount -t xfs -o nouuid {block} {mount}",
+            f"trap 'umount {mount}' EXIT",
+            f"for path in {checks}; do",
+            '  if [ -L "$path" ]; then',
+            '    echo "$path is a symbolic link: not written" >&2',
+            f"    exit {UNSAFE}",
+            "  fi",
+            "done",
+            f"xfs_growfs {mount} >/dev/null",
+            "IFS= read -r password",
+            f"printf '%s\\n' \"$password\" | chpasswd -e -R {mount}",
+            f"{TAR} -C {mount} -f -",
+            "sync",
+            "trap - EXIT",
+            f"umount {mount}",
+        ]
+        removed = f"--deltag vc.context={old} " if old and old != context else ""
+        return [
+            *lines,
+            f"lvchange {removed}--addtag vc.context={context} {self.path(volume)} >/dev/null",
+        ]
+
+    def mark_start(self, volume: str, boots: int, *, touched: bool) -> list[str]:
+        """Say on the disk that it is about to be booted; before the guest can write to it."""
+        mount = mount_point(volume)
+        tags = f"--deltag vc.boots={boots - 1} --addtag vc.boots={boots}" + (
+            " --addtag vc.touched" if touched else ""
+        )
+        return [
+            f"if mountpoint -q {mount}; then umount {mount}; fi",
+            f"lvchange -ay -K {self.path(volume)}",
+            f"lvchange {tags} {self.path(volume)} >/dev/null",
+        ]
+
+    def mark_touched(self, volume: str) -> list[str]:
+        return [f"lvchange --addtag vc.touched {self.path(volume)} >/dev/null"]
+
+    def quarantine(self, guest: str, volume: str, epoch: int, why: str) -> list[str]:
+        """Put a disk aside under another name. The tag is the last step."""
+        aside = quarantined_volume(guest, epoch)
+        lines = [f"if mountpoint -q {mount_point(volume)}; then umount {mount_point(volume)}; fi"]
+        if volume != aside:
+            lines.append(f"lvrename {quote(self.group)} {volume} {aside} >/dev/null")
+        return [*lines, f"lvchange --addtag vc.quarantined={why} {self.path(aside)} >/dev/null"]
+
+    def restore(self, guest: str, volume: str, *, touched: bool) -> list[str]:
+        """Take a disk back that was put aside when its guest left the spec."""
+        live = guest_volume(guest)
+        lines = []
+        if volume != live:
+            lines.append(f"lvrename {quote(self.group)} {volume} {live} >/dev/null")
+        tags = "--deltag vc.quarantined=removed" + (" --addtag vc.touched" if touched else "")
+        return [*lines, f"lvchange {tags} {self.path(live)} >/dev/null"]
+
+    def discard(self, volume: str) -> list[str]:
+        """Remove a disk without student work; the host's own tags have the last word (S2)."""
+        return self._remove_guarded(volume, "if ", "vc.touched", "holds a student's work")
+
+    def prune(self, volume: str) -> list[str]:
+        """Remove a disk that was put aside."""
+        return self._remove_guarded(volume, "if ! ", "vc.quarantined=", "is not quarantined")
+
+    def _remove_guarded(self, volume: str, test: str, tag: str, why: str) -> list[str]:
+        return [
+            f"if ! lvs {self.path(volume)} >/dev/null 2>&1; then exit 0; fi",
+            f"{test}lvs --noheadings -o lv_tags {self.path(volume)} | grep -q {tag}; then",
+            f"  echo '{volume} {why}: not removed' >&2",
+            f"  exit {UNSAFE}",
+            "fi",
+            f"if mountpoint -q {mount_point(volume)}; then umount {mount_point(volume)}; fi",
+            f"lvremove -y {self.path(volume)} >/dev/null",
+        ]
+
+    # --- moving a disk to another container ---------------------------------------------------------------
+
+    def receive(self, guest: str, size_bytes: int, *, thick: bool) -> list[str]:
+        """Make the volume that a copy is written into."""
+        volume = guest_volume(guest)
+        tags = self.marks("vc.incoming", f"vc.guest={guest}")
+        make = (
+            f"lvcreate -y -Wy -L {size_bytes}b -n {volume} {tags} {quote(self.group)} >/dev/null"
+            if thick
+            else f"lvcreate -y --thin -V {size_bytes}b -n {volume} {tags} {self.path(self.pool)} >/dev/null"
+        )
+        return [*self._remove_if_there_unless_complete(volume), make]
+
+    def send(self, volume: str) -> list[str]:
+        """Write the disk to standard output, compressed."""
+        block = device(self.group, volume)
+        return [f"lvchange -ay -K {self.path(volume)}", f"dd if={block} bs=4M status=none | zstd -q -1 -c"]
+
+    def write(self, guest: str, *, thick: bool) -> list[str]:
+        """Write standard input into the incoming volume. Holes stay holes in a thin one, which reads as zeros."""
+        block = device(self.group, guest_volume(guest))
+        conversion = "fsync" if thick else "sparse,fsync"
+        return [f"zstd -q -d -c | dd of={block} bs=4M iflag=fullblock conv={conversion} status=none"]
+
+    def digest(self, volume: str) -> list[str]:
+        """Print the SHA-256 of the whole disk."""
+        return [f"sha256sum {device(self.group, volume)} | cut -d ' ' -f 1"]
+
+    def prove(self, guest: str, sha256: str, tags: Sequence[str]) -> list[str]:
+        """Read the incoming copy back, compare, and only then say of what it is a copy."""
+        volume = guest_volume(guest)
+        block = device(self.group, volume)
+        added = " ".join(f"--addtag {tag}" for tag in tags)
+        return [
+            f"sum=$(sha256sum {block} | cut -d ' ' -f 1)",
+            f'if [ "$sum" != {sha256} ]; then',
+            "  echo 'the copied disk differs from the original' >&2",
+            f"  exit {CORRUPT}",
+            "fi",
+            f"lvchange {added} {self.path(volume)} >/dev/null",
+        ]
+
+    def activate(self, volume: str, epoch: int, copy_of: str, *, touched: bool) -> list[str]:
+        """Turn a proved copy into the live disk."""
+        tags = f"--deltag vc.incoming --deltag vc.copy={copy_of} --addtag vc.epoch={epoch}" + (
+            " --addtag vc.touched" if touched else ""
+        )
+        return [f"lvchange {tags} {self.path(volume)} >/dev/null"]
+
+
+def _download(artifact: Artifact) -> list[str]:
+    """Fetch one file by its SHA-256, going on where an earlier try was cut off."""
+    file, part = f"{IMAGE_DIR}/{artifact.sha256}", f"{IMAGE_DIR}/{artifact.sha256}.part"
+    check = f"echo '{artifact.sha256}  {part}' | sha256sum -c --status -"
+    return [
+        f"if [ ! -e {file} ]; then",
+        f"  if [ ! -e {part} ] || ! {check}; then",
+        f"    curl -fsSL --retry 3 --connect-timeout 10 -C - -o {part} {quote(artifact.url)} ||",
+        f"      curl -fsSL --connect-timeout 10 -o {part} {quote(artifact.url)}",
+        "  fi",
+        f"  if ! {check}; then",
+        f"    rm -f {part}",
+        f"    echo {quote(artifact.url + ': its SHA-256 is not what images.yaml says')} >&2",
+        f"    exit {CORRUPT}",
+        "  fi",
+        f"  mv {part} {file}",
+        "fi",
+    ]

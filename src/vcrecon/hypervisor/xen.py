@@ -1,0 +1,107 @@
+"""Xen through `xl`. The mark and the definition's digest are the first line of the guest's configuration file.
+
+The file lives in /run: like Xen's domains it is gone after a reboot of the host, and is written at each start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vcrecon.core.observation import Domain, DomainState
+from vcrecon.hypervisor.base import Launch
+
+_DIR = "/run/vcrecon/xen"
+_MARK = re.compile(
+    r"^(?P<file>.*/)?(?P<name>[^/:]+)\.cfg:# vcrecon site=(?P<site>\S+) uuid=(?P<uuid>\S+) def=(?P<definition>\S+)$"
+)
+_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+
+
+class Xen:
+    """See `hypervisor.base.Hypervisor`."""
+
+    name = "xen"
+    resident: str | None = None
+    look: tuple[str, ...] = ("xl list -v", f"grep -s -H '^# vcrecon' {_DIR}/*.cfg || true")
+    watch = "xenstore-watch @introduceDomain @releaseDomain"
+
+    def parse(self, answers: Sequence[str], site: str, boot_id: str) -> tuple[Domain, ...]:
+        listing, marks = answers
+        known = {m["name"]: m for m in map(_MARK.match, marks.splitlines()) if m and m["site"] == site}
+        rows = listing.splitlines()
+        if not rows or not rows[0].startswith("Name"):
+            raise ValueError(f"xl list said: {listing.strip()[:200]!r}")
+        domains = {
+            name: Domain(name, "off", reason="", definition=mark["definition"])
+            for name, mark in known.items()
+        }
+        for row in rows[1:]:
+            fields = row.split()
+            uuid = _UUID.search(row)
+            if len(fields) < 6 or uuid is None:
+                raise ValueError(f"xl list said: {row.strip()[:200]!r}")
+            name, serial, flags = fields[0], fields[1], fields[4]
+            mark = known.get(name)
+            if mark is not None and mark["uuid"] == uuid[0]:
+                domains[name] = Domain(
+                    name, _state(flags), f"{boot_id}/{serial}", definition=mark["definition"]
+                )
+        return tuple(domains.values())
+
+    def define(self, launch: Launch) -> tuple[list[str], bytes]:
+        file = f"{_DIR}/{launch.guest.name}.cfg"
+        return [f"mkdir -p {_DIR}", f"cat > {file}"], config(launch).encode()
+
+    def start(self, guest: str) -> list[str]:
+        return [
+            f"if xl list {guest} >/dev/null 2>&1; then exit 0; fi",
+            f"xl create {_DIR}/{guest}.cfg >/dev/null",
+        ]
+
+    def stop(self, guest: str, *, force: bool) -> list[str]:
+        verb = "destroy" if force else "shutdown"
+        return [f"if xl list {guest} >/dev/null 2>&1; then xl {verb} {guest} >/dev/null; fi"]
+
+    def require_off(self, guest: str, status: int) -> list[str]:
+        return [f"if xl list {guest} >/dev/null 2>&1; then echo '{guest} still runs' >&2; exit {status}; fi"]
+
+    def forget(self, guest: str) -> list[str]:
+        return [f"rm -f {_DIR}/{guest}.cfg"]
+
+
+def _state(flags: str) -> DomainState:
+    """From xl's r-b-p-s-c-d column."""
+    if "c" in flags or "d" in flags or "s" in flags:
+        return "stopping"
+    return "paused" if "p" in flags else "running"
+
+
+def config(launch: Launch) -> str:
+    """The xl configuration of a PVH guest; PVH wants tsc_mode native where the host itself is emulated."""
+    guest = launch.guest
+    vifs = ", ".join(
+        f"'mac={port.mac},bridge={port.bridge},vifname={port.tap},script=vif-bridge'" for port in launch.ports
+    )
+    lines = [
+        f"# vcrecon site={launch.site} uuid={launch.uuid} def={launch.definition}",
+        f'name = "{guest.name}"',
+        f'uuid = "{launch.uuid}"',
+        'type = "pvh"',
+        f"memory = {guest.memory_bytes // 1024**2}",
+        f"vcpus = {guest.cores}",
+        'tsc_mode = "native"',
+    ]
+    if launch.kernel:
+        lines.append(f'kernel = "{launch.kernel}"')
+    if launch.initrd:
+        lines.append(f'ramdisk = "{launch.initrd}"')
+    lines += [
+        f'cmdline = "{launch.cmdline.replace("/dev/vda", "/dev/xvda")}"',
+        f"disk = ['phy:{launch.disk},xvda,w']",
+        f"vif = [{vifs}]",
+        'on_poweroff = "destroy"',
+        'on_reboot = "restart"',
+        'on_crash = "destroy"',
+    ]
+    return "\n".join(lines) + "\n"

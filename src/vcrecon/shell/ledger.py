@@ -1,0 +1,300 @@
+"""Writes down what happened: states, claims, intents, attempts, events; then counts it. Called by `controller`.
+
+The order is part of the contract: an intent and a claim are durable before the first command is sent (S7), and
+a metric moves only after the fact is recorded.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import structlog
+
+from vcrecon.core import lifecycle
+from vcrecon.core.actions import (
+    Action,
+    ActivateCopy,
+    CreateVolume,
+    Prune,
+    Restore,
+    StartGuest,
+    StopGuest,
+)
+from vcrecon.core.backoff import after_failure
+from vcrecon.core.decisions import Block, Plan, Rest, Status
+from vcrecon.core.memory import Claim, Intent, LastState
+from vcrecon.core.observation import Observation, Seen
+from vcrecon.core.states import ContainerState, GuestState, State
+from vcrecon.core.world import Sighting, World
+from vcrecon.errors import HostError, Transient
+from vcrecon.shell.metrics import Metrics
+from vcrecon.shell.record import Record, RecordWriter
+from vcrecon.spec.model import Spec
+
+_log = structlog.get_logger("vcrecon")
+
+SEEN_EVERY_S = 30.0
+CRASH_LOOP = "crash-loop"
+
+
+class Ledger:
+    """One for each controller. Every method raises Transient when the record cannot be written."""
+
+    def __init__(
+        self,
+        record: Record,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+        stable_s: float,
+    ) -> None:
+        self.record = record
+        self.metrics = metrics
+        self._clock = clock
+        self._rng = rng
+        self._stable_s = stable_s
+        self._blocks: dict[str, dict[str, Block]] = {}
+        self._healing_since_s: dict[str, float] = {}
+        self.details: dict[str, str] = {}
+
+    # --- what was seen ---------------------------------------------------------------------------------------
+
+    def saw(self, observation: Observation, world: World, spec: Spec) -> None:
+        """Remember when the container answered, which guests answered, and who holds which disk."""
+        name, memory = observation.container, self.record.memory
+        reachable = isinstance(observation, Seen)
+        if not isinstance(observation, Seen):
+            self.metrics.set_reachable(name, reachable)
+            return
+        with self.record.batch() as batch:
+            if name in memory.fences:
+                batch.remove_fence(name)
+                batch.event(f"container/{name}", "fence-void", f"{name} answers again: its fence is void")
+            if name in memory.fences or observation.at_s - memory.seen.get(name, 0.0) > SEEN_EVERY_S:
+                batch.put_seen(name, observation.at_s)
+            for sighting in world.on(name).values():
+                self._saw_guest(batch, sighting, observation, world, spec)
+        self.metrics.set_reachable(name, reachable)
+
+    def _saw_guest(
+        self, batch: RecordWriter, sighting: Sighting, observation: Seen, world: World, spec: Spec
+    ) -> None:
+        memory, guest = self.record.memory, spec.guests.get(sighting.guest)
+        domain = sighting.domain
+        if domain is not None and domain.active and guest is not None:
+            addresses = {i.address.partition("/")[0] for i in guest.interfaces if i.address}
+            if addresses & observation.answers or not addresses:
+                batch.put_answered(guest.name, domain.serial)
+        volume, claim = sighting.volume, memory.claims.get(sighting.guest)
+        if volume is None or not volume.live:
+            return
+        best = max(
+            (s.epoch for s in world.elsewhere(sighting.guest, sighting.container) if s.live), default=0
+        )
+        if claim is None and volume.epoch >= best:
+            batch.put_claim(Claim(sighting.guest, sighting.container, volume.epoch, volume.touched))
+        elif claim is not None and claim.container == sighting.container and volume.epoch >= claim.epoch:
+            batch.put_claim(Claim(sighting.guest, claim.container, volume.epoch, volume.touched))
+
+    # --- what is done ----------------------------------------------------------------------------------------
+
+    def begins(self, action: Action) -> None:
+        """The intent, and the claim that the action makes true. Call before its first command is sent."""
+        now_s = self._clock()
+        with self.record.batch() as batch:
+            batch.put_intent(Intent(action.subject, action.kind, now_s))
+            if isinstance(action, CreateVolume):
+                batch.put_claim(Claim(action.guest, action.container, action.epoch, touched=False))
+            elif isinstance(action, ActivateCopy | StartGuest | Restore):
+                batch.put_claim(Claim(action.guest, action.container, action.epoch, action.touched))
+        if action.subject in self.record.memory.attempts:
+            self.metrics.retried(action.kind)
+
+    def done(self, action: Action, seconds: float) -> None:
+        """The action's commands all succeeded; the next look proves the rest."""
+        memory, subject = self.record.memory, action.subject
+        with self.record.batch() as batch:
+            batch.event(
+                subject, action.kind, action.reason, container=action.container, seconds=round(seconds, 3)
+            )
+            if isinstance(action, StartGuest) and action.boots > 1:
+                # The first restart is at once; a guest that dies again and again is restarted ever more slowly.
+                before = memory.attempts.get(subject)
+                count = before.count if before else 0
+                batch.put_attempts(
+                    subject,
+                    after_failure(
+                        before,
+                        error=CRASH_LOOP,
+                        message=f"was restarted {count + 1} time(s) in a row and went down again",
+                        now_s=self._clock(),
+                        jitter=self._rng.random(),
+                    ),
+                )
+            elif subject in memory.attempts:
+                batch.remove_attempts(subject)
+            if not isinstance(action, StartGuest | StopGuest):
+                batch.remove_intent(subject)
+            if isinstance(action, Prune):
+                claim = memory.claims.get(action.guest)
+                if claim and claim.container == action.container and claim.epoch <= action.epoch:
+                    batch.remove_claim(action.guest)
+        self.metrics.observe_action(action.kind, seconds)
+        _log.info(
+            action.kind,
+            subject=subject,
+            container=action.container,
+            reason=action.reason,
+            s=round(seconds, 3),
+        )
+
+    def failed(self, action: Action, error: HostError, seconds: float) -> None:
+        """Count the failure and set the time of the next try (S8)."""
+        subject = action.subject
+        attempts = after_failure(
+            self.record.memory.attempts.get(subject),
+            error=error.kind,
+            message=str(error),
+            now_s=self._clock(),
+            jitter=self._rng.random(),
+            least_s=error.delay_s if isinstance(error, Transient) else 0.0,
+        )
+        with self.record.batch() as batch:
+            batch.put_attempts(subject, attempts)
+            if not isinstance(action, StopGuest):
+                batch.remove_intent(subject)
+            batch.event(
+                subject, "failed", str(error), action=action.kind, error=error.kind, tries=attempts.count
+            )
+        self.metrics.observe_action(action.kind, seconds)
+        self.metrics.action_failed(action.kind, error.kind)
+        _log.warning("failed", action=action.kind, subject=subject, error=str(error), tries=attempts.count)
+
+    # --- what was found and planned -------------------------------------------------------------------------
+
+    def planned(self, plan: Plan, spec: Spec) -> None:
+        """Adopt the states that a pass found, and remember what is blocked and why."""
+        with self.record.batch() as batch:
+            changes = [
+                c for status in plan.statuses if (c := self._adopt(batch, status, plan.container, spec))
+            ]
+            self._clear_intents(batch, plan, spec)
+            blocks = {block.subject: block for block in plan.blocked}
+            before = self._blocks.get(plan.container, {})
+            for subject, block in blocks.items():
+                if subject not in before or before[subject].reason != block.reason:
+                    batch.event(subject, block.reason, block.message, container=plan.container)
+        self._blocks[plan.container] = blocks
+        for count in changes:
+            count()
+        for subject in before.keys() | blocks.keys():
+            self._gauge_block(subject)
+
+    def _adopt(
+        self, batch: RecordWriter, status: Status, container: str, spec: Spec
+    ) -> Callable[[], None] | None:
+        """Compare with the last pass; returns what to count once the change is on disk."""
+        if status.detail:
+            self.details[status.subject] = status.detail
+        else:
+            self.details.pop(status.subject, None)
+        if status.state is None:
+            return lambda: self._gauge_state(status.subject, container, spec)
+        memory, now_s = self.record.memory, self._clock()
+        last = memory.states.get(status.subject)
+        after = status.state
+        if last is not None and last.state == after.value:
+            self._forgive(batch, status.subject, last, now_s)
+            return lambda: self._gauge_state(status.subject, container, spec)
+        batch.put_state(LastState(status.subject, after.value, now_s))
+        kind, _, name = status.subject.partition("/")
+        if last is None:
+            return lambda: self._gauge_state(status.subject, container, spec)
+        before = (ContainerState if kind == "container" else GuestState)(last.state)
+        change = lifecycle.judge(before, after)
+        jumped = isinstance(change, lifecycle.Jump)
+        reason = (
+            change.reason
+            if isinstance(change, lifecycle.Step)
+            else "it changed by itself, or faster than we looked"
+        )
+        batch.event(
+            status.subject, "jump" if jumped else "step", reason, before=before.value, after=after.value,
+            container=container,
+        )  # fmt: skip
+        healed = self._heal_time(batch, name, before, after, now_s)
+
+        def count() -> None:
+            self.metrics.transition(kind, before.value, after.value)
+            if jumped:
+                self.metrics.jump()
+            if healed is not None:
+                self.metrics.observe_heal(healed)
+            self._gauge_state(status.subject, container, spec)
+
+        return count
+
+    def _forgive(self, batch: RecordWriter, subject: str, last: LastState, now_s: float) -> None:
+        attempts = self.record.memory.attempts.get(subject)
+        running = last.state == GuestState.RUNNING.value
+        if attempts and attempts.error == CRASH_LOOP and running and now_s - last.since_s > self._stable_s:
+            batch.remove_attempts(subject)
+
+    def _heal_time(
+        self, batch: RecordWriter, guest: str, before: State, after: State, now_s: float
+    ) -> float | None:
+        """Seconds from the look that found the guest down to the one that found it running again."""
+        intent = self.record.memory.intents.get(f"guest/{guest}")
+        if before is GuestState.RUNNING and (intent is None or intent.action != StopGuest.kind):
+            self._healing_since_s[guest] = now_s
+        if after is GuestState.RUNNING and guest in self._healing_since_s:
+            seconds = max(0.0, now_s - self._healing_since_s.pop(guest))
+            batch.event(f"guest/{guest}", "healed", f"running again after {seconds:.1f} s", seconds=seconds)
+            return seconds
+        return None
+
+    def _clear_intents(self, batch: RecordWriter, plan: Plan, spec: Spec) -> None:
+        """An intent ends when its object is as wanted, seen from where it is wanted."""
+        for decision in plan.decisions:
+            if isinstance(decision, Rest) and decision.subject in self.record.memory.intents:
+                name = decision.subject.partition("/")[2]
+                if spec.placement.get(name, plan.container) == plan.container:
+                    batch.remove_intent(decision.subject)
+
+    def _gauge_state(self, subject: str, container: str, spec: Spec) -> None:
+        kind, _, name = subject.partition("/")
+        last = self.record.memory.states.get(subject)
+        if last is None:
+            return
+        if kind == "container":
+            self.metrics.set_container(name, last.state)
+        else:
+            guest = spec.guests.get(name)
+            cluster = guest.cluster if guest and guest.cluster else ""
+            self.metrics.set_guest(name, cluster, container, last.state)
+
+    def _gauge_block(self, subject: str) -> None:
+        block = self.block(subject)
+        if block is None:
+            self.metrics.clear_blocked(subject)
+        else:
+            self.metrics.set_blocked(subject, block.reason)
+
+    def block(self, subject: str) -> Block | None:
+        """What blocks an object now, on whichever container."""
+        return next((b[subject] for b in self._blocks.values() if subject in b), None)
+
+    def forget_container(self, container: str) -> None:
+        """A container left the spec."""
+        blocks = self._blocks.pop(container, {})
+        for subject in blocks:
+            self._gauge_block(subject)
+        self.record.remove_state(f"container/{container}")
+        self.metrics.remove_container(container)
+
+    def forget_guest(self, guest: str) -> None:
+        """Nothing of a guest is left anywhere, and the spec does not name it."""
+        self.record.remove_state(f"guest/{guest}")
+        self.metrics.remove_guest(guest)
