@@ -63,6 +63,10 @@ class Host(Protocol):
         """The output of a long-running command, line by line without line ends, until the command ends."""
         ...
 
+    def pin(self, pinned_keys: str) -> None:
+        """Take new known_hosts content into use, from the next connect on."""
+        ...
+
     async def close(self) -> None:
         """Give the connection up. Calls in progress raise Unreachable."""
         ...

@@ -1,0 +1,55 @@
+# The commands of a working day. `make demo` needs no root; `make test` runs more as root on Debian.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the tests marked `root` drive for real.
+TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2 thin-provisioning-tools \
+	xfsprogs util-linux libvirt-clients zstd tar curl pdsh systemd
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-packages check format bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+venv: $(VENV)/.stamp ## make .venv with vcrecon and the pinned tools in it
+
+$(VENV)/.stamp: requirements.lock pyproject.toml .ci/venv
+	PYTHON=$(PYTHON) .ci/venv
+
+demo: venv ## run the tutorial site, simulated, from spec to self-healing (about two minutes)
+	$(BIN)/vcrecon demo
+
+test: venv test-packages check ## everything that must pass before a change lands
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+test-packages:
+	@if [ "$$(id -u)" -eq 0 ] && [ -e /etc/debian_version ]; then \
+		.ci/debian-packages $(TEST_PACKAGES); \
+	else \
+		echo "test: not root on Debian, so tests marked 'root' are skipped; pytest lists them at the end."; \
+		echo "test: they need these packages: $(TEST_PACKAGES)"; \
+	fi
+
+check: venv ## lint, format, types, import layers, generated files current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -p no:cacheprovider -m generated
+
+format: venv ## let ruff format and fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv ## measure, print a table, write JSON (see benchmarks/)
+	$(BIN)/python -m benchmarks
+
+lock: ## rewrite requirements.lock (UPGRADE=--upgrade takes newer versions)
+	PYTHON=$(PYTHON) UPGRADE=$(UPGRADE) .ci/lock
+
+clean: ## remove what make and the tools made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,313 @@
+"""What a person may ask of the running service, and what it shows. Served by `shell.control` over a Unix socket.
+
+Everything asked for is recorded first and only then acted on, by the next pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import vcrecon
+from vcrecon.controller import Controller
+from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait
+from vcrecon.core.memory import Consent, Fence
+from vcrecon.core.observation import Seen, Storage
+from vcrecon.core.world import fenced, frozen, held_back
+from vcrecon.errors import Refused
+
+
+@dataclass(slots=True)
+class SpecState:
+    """What the service knows of the spec files: what is in force, and what is wrong with those on disk."""
+
+    directory: str
+    generation: int = 0
+    valid: bool = True
+    problems: tuple[str, ...] = ()
+
+
+class SiteControls:
+    """Implements `shell.control.Controls` on one controller."""
+
+    def __init__(self, controller: Controller, spec_state: SpecState, *, metrics_url: str | None) -> None:
+        self._controller = controller
+        self._spec_state = spec_state
+        self._metrics_url = metrics_url
+        self._started_at_s = time.time()
+
+    # --- showing -------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """The whole site as one JSON object."""
+        c = self._controller
+        return {
+            "site": c.spec.site.name,
+            "session": c.spec.site.session,
+            "pid": os.getpid(),
+            "version": vcrecon.__version__,
+            "started_at_s": self._started_at_s,
+            "now_s": time.time(),
+            "spec": {
+                "directory": self._spec_state.directory,
+                "generation": self._spec_state.generation,
+                "digest": c.spec.digest,
+                "valid": self._spec_state.valid,
+                "problems": list(self._spec_state.problems),
+                "held_back": held_back(c.spec, c.world, c.memory),
+            },
+            "converged": c.converged,
+            "frozen": frozen(c.spec, c.world, c.memory),
+            "trouble": c.record_trouble,
+            "metrics_url": self._metrics_url,
+            "queues": c.admission.lengths(),
+            "containers": [self._container(name) for name in c.spec.containers],
+            "guests": [self._guest(name) for name in c.spec.guests],
+            "orphans": self._orphans(),
+        }
+
+    def _container(self, name: str) -> dict[str, Any]:
+        c, subject = self._controller, f"container/{name}"
+        container = c.spec.containers[name]
+        observation, last = c.world.current.get(name), c.memory.states.get(subject)
+        storage = observation.storage if isinstance(observation, Seen) else None
+        pool = storage if isinstance(storage, Storage) and storage.pool_bytes else None
+        return {
+            "name": name,
+            "state": last.state if last else "unknown",
+            "reachable": isinstance(observation, Seen),
+            "hypervisor": container.hypervisor,
+            "address": container.address,
+            "detail": c.ledger.details.get(subject, ""),
+            "since_s": last.since_s if last else None,
+            "guests": sum(sighting.active for sighting in c.world.on(name).values()),
+            "cordoned": name in c.spec.cordoned,
+            "fenced": fenced(c.memory, name) and not isinstance(observation, Seen),
+            "paused": bool({subject, "site"} & c.memory.paused.keys()),
+            "last_seen_s": observation.at_s if isinstance(observation, Seen) else c.memory.seen.get(name),
+            "pool_data_percent": pool.pool_data_percent if pool else None,
+            "pool_metadata_percent": pool.pool_metadata_percent if pool else None,
+            "blocked": self._blocked(subject),
+        }
+
+    def _guest(self, name: str) -> dict[str, Any]:
+        c, subject = self._controller, f"guest/{name}"
+        guest, last = c.spec.guests[name], c.memory.states.get(subject)
+        placed = c.spec.placement.get(name)
+        paused = {subject, f"cluster/{guest.cluster}", f"container/{placed}", "site"} & c.memory.paused.keys()
+        return {
+            "name": name,
+            "cluster": guest.cluster,
+            "role": guest.role,
+            "container": placed,
+            "seen_on": sorted(place for place, s in c.world.sightings.get(name, {}).items() if s.live),
+            "state": last.state if last else "unknown",
+            "detail": c.ledger.details.get(subject, ""),
+            "since_s": last.since_s if last else None,
+            "message": self._message(name),
+            "paused": bool(paused),
+            "blocked": self._blocked(subject),
+        }
+
+    def _blocked(self, subject: str) -> list[dict[str, str]]:
+        block = self._controller.ledger.block(subject)
+        return [{"reason": block.reason, "message": block.message}] if block else []
+
+    def _message(self, guest: str) -> str:
+        """Why it is as it is: the word of the container where it belongs, else of where it still is."""
+        c, subject = self._controller, f"guest/{guest}"
+        places = [c.spec.placement.get(guest, ""), *c.world.sightings.get(guest, {})]
+        for place in places:
+            station = c.stations.get(place)
+            for decision in station.plan.decisions if station and station.plan else ():
+                if decision.subject == subject:
+                    return str(_words(decision)["message"])
+        return ""
+
+    def _orphans(self) -> list[dict[str, Any]]:
+        """What carries our mark on a host and is not in the spec: kept, and shown."""
+        c = self._controller
+        found = []
+        for name, places in sorted(c.world.sightings.items()):
+            for place, sighting in sorted(places.items()):
+                kept = len(sighting.quarantined)
+                if name not in c.spec.guests or kept:
+                    state = "still there" if sighting.live else ""
+                    disks = f"{kept} disk(s) kept" if kept else ""
+                    words = ", ".join(word for word in (state, disks) if word)
+                    found.append({"name": name, "container": place, "message": words, "disks": kept})
+        return found
+
+    def events(self, subject: str | None, after_id: int | None, limit: int) -> list[dict[str, Any]]:
+        """The history, oldest first; without `after_id` the newest `limit` of it."""
+        wanted = self._subject(subject) if subject else None
+        events = self._controller.ledger.record.events(wanted, after_id=after_id, limit=limit)
+        return [
+            {
+                "id": e.id,
+                "at_s": e.at_s,
+                "subject": e.subject,
+                "reason": e.reason,
+                "message": e.message,
+                "facts": e.facts,
+            }
+            for e in events
+        ]
+
+    def plans(self) -> list[dict[str, Any]]:
+        """The last decision on each object."""
+        return [
+            {"container": station.name, **_words(decision)}
+            for station in self._controller.stations.values()
+            if station.plan is not None
+            for decision in station.plan.decisions
+        ]
+
+    # --- asking --------------------------------------------------------------------------------------------
+
+    def pause(self, subject: str) -> str:
+        name = self._subject(subject)
+        record = self._controller.ledger.record
+        with record.batch() as batch:
+            batch.put_pause(name, time.time())
+            batch.event(name, "paused", "a person asked vcrecon to keep its hands off")
+        self._controller.refresh()
+        return f"{name} is paused: vcrecon looks at it but does nothing to it until `vcrecon resume {_short(name)}`"
+
+    def resume(self, subject: str) -> str:
+        name = self._subject(subject)
+        c = self._controller
+        if name not in c.memory.paused:
+            others = ", ".join(sorted(c.memory.paused)) or "nothing"
+            raise Refused(f"{name} is not paused (paused: {others})")
+        with c.ledger.record.batch() as batch:
+            batch.remove_pause(name)
+            batch.event(name, "resumed", "a person handed it back to vcrecon")
+        c.refresh()
+        return f"{name} is in vcrecon's hands again"
+
+    def consent(self, kind: Literal["rebuild", "prune"], names: list[str]) -> list[str]:
+        """Record that a person gives disks up (S2); returns one sentence for each guest."""
+        c = self._controller
+        guests = [guest for name in names for guest in self._members(name, kind)]
+        granted = [(guest, self._epoch(guest, kind)) for guest in guests]
+        sentences = []
+        with c.ledger.record.batch() as batch:
+            for guest, epoch in granted:
+                batch.put_consent(Consent(kind, guest, epoch, time.time()))
+                batch.remove_attempts(f"guest/{guest}")
+                batch.event(f"guest/{guest}", f"{kind}-consent", f"a person gave up disk {epoch} for {kind}")
+                verb = (
+                    "is rebuilt from its image; its old disk is kept aside"
+                    if kind == "rebuild"
+                    else "loses its kept disks"
+                )
+                sentences.append(f"{guest} {verb} (disk {epoch})")
+        for guest, _ in granted:
+            c.wake({c.spec.placement.get(guest, ""), *c.world.sightings.get(guest, {})})
+        return sentences
+
+    def _members(self, name: str, kind: str) -> Iterable[str]:
+        """The guests that a name stands for: a guest, or a whole cluster."""
+        c = self._controller
+        plain = name.removeprefix("guest/").removeprefix("cluster/")
+        if plain in c.spec.clusters and not name.startswith("guest/"):
+            return c.spec.clusters[plain].guests
+        if plain in c.spec.guests or (kind == "prune" and plain in c.world.sightings):
+            return (plain,)
+        raise Refused(f"there is no guest or cluster {plain!r}" + _near(plain, [*c.spec.guests, *c.spec.clusters]))
+
+    def _epoch(self, guest: str, kind: str) -> int:
+        c = self._controller
+        places = c.world.sightings.get(guest, {}).values()
+        if kind == "prune":
+            kept = [v.epoch for s in places for v in s.quarantined]
+            if not kept:
+                raise Refused(f"{guest} has no kept disk to prune; `vcrecon prune` lists what there is")
+            return max(kept)
+        claim = c.memory.claims.get(guest)
+        return max([s.epoch for s in places] + ([claim.epoch] if claim else []), default=0)
+
+    def fence(self, container: str, by: str) -> dict[str, Any]:
+        """Take somebody's word that a container is off (S1)."""
+        c = self._controller
+        name = container.removeprefix("container/")
+        held = {claim.container for claim in c.memory.claims.values()}
+        if name not in c.spec.containers and name not in held:
+            raise Refused(f"there is no container {name!r}" + _near(name, c.spec.containers))
+        if c.world.reachable(name):
+            raise Refused(
+                f"{name} answers, so it is not off: a fence would let its guests run twice. "
+                f"To empty it, say `vcrecon evacuate {name}`"
+            )
+        claims = [claim for claim in c.memory.claims.values() if claim.container == name]
+        guests = sorted(claim.guest for claim in claims)
+        touched = sorted(claim.guest for claim in claims if claim.touched)
+        with c.ledger.record.batch() as batch:
+            batch.put_fence(Fence(name, time.time(), by))
+            batch.event(f"container/{name}", "fenced", f"{by} vouches that {name} is off", guests=guests)
+        c.refresh()
+        message = f"{name} counts as off until it answers again."
+        if guests:
+            message += f" Guests that the spec places elsewhere start there from a fresh image: {', '.join(guests)}."
+        if touched:
+            message += f" Their disks stay on {name} and are kept aside when it returns."
+        return {"message": message, "guests": guests, "touched": touched}
+
+    def confirm(self) -> str:
+        """Let the present spec stop as many guests as it says (S3)."""
+        c = self._controller
+        why = held_back(c.spec, c.world, c.memory)
+        with c.ledger.record.batch() as batch:
+            batch.set_confirmed_digest(c.spec.digest)
+            batch.event("site", "confirmed", why or "nothing was held back")
+        c.refresh()
+        return f"generation {self._spec_state.generation} is confirmed" + ("" if why else "; nothing was held back")
+
+    def refresh(self) -> str:
+        self._controller.refresh()
+        return "looking at every container now"
+
+    def _subject(self, name: str) -> str:
+        """`c01`, `a-head`, `cluster/a`, `guest/x` or `site` as a subject of the record."""
+        c = self._controller
+        kind, _, plain = name.rpartition("/")
+        kinds = {"container": c.spec.containers, "guest": c.spec.guests, "cluster": c.spec.clusters}
+        if name in ("", "site"):
+            return "site"
+        for candidate, known in kinds.items():
+            if kind in ("", candidate) and (plain in known or f"{candidate}/{plain}" in c.memory.states):
+                return f"{candidate}/{plain}"
+        everything = [*c.spec.containers, *c.spec.guests, *c.spec.clusters]
+        raise Refused(f"there is no container, guest or cluster {name!r}" + _near(plain, everything))
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else "; `vcrecon status` lists them"
+
+
+def _short(subject: str) -> str:
+    return "" if subject == "site" else subject
+
+
+def _words(decision: Decision) -> dict[str, Any]:
+    match decision:
+        case Do(action):
+            return {
+                "subject": action.subject,
+                "decision": "do",
+                "action": action.kind,
+                "reason": "",
+                "message": f"{action.kind}: {action.reason}",
+            }
+        case Wait(subject, message):
+            return {"subject": subject, "decision": "wait", "action": "", "reason": "", "message": message}
+        case Block(subject, reason, message):
+            return {"subject": subject, "decision": "block", "action": "", "reason": reason, "message": message}
+        case Rest(subject, message):
+            return {"subject": subject, "decision": "rest", "action": "", "reason": "", "message": message}

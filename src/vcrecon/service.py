@@ -1,0 +1,276 @@
+"""`vcrecon run` and `vcrecon apply`: wires record, metrics, sockets and spec files to one controller.
+
+Called by the command line only. What the controller does is in `controller`; this module owns what surrounds
+it: signals, the watch on the spec directory, readiness and the watchdog, the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+from watchfiles import awatch
+
+from vcrecon.controller import Controller
+from vcrecon.controls import SiteControls, SpecState
+from vcrecon.core.decisions import Block, Rest
+from vcrecon.core.states import ContainerState, GuestState
+from vcrecon.core.world import frozen
+from vcrecon.errors import SpecError
+from vcrecon.host.scripts import Secrets
+from vcrecon.preview import PlanReport, PlanStep, plan_once
+from vcrecon.settings import Settings
+from vcrecon.shell.connector import Connector, password_hash, pinned_keys
+from vcrecon.shell.control import ControlServer, TcpServer, metrics_app
+from vcrecon.shell.ledger import Ledger
+from vcrecon.shell.metrics import Metrics
+from vcrecon.shell.notify import Notifier, watchdog_interval_s
+from vcrecon.shell.record import Record
+from vcrecon.spec.load import load
+from vcrecon.spec.model import Spec
+
+__all__ = ["PlanReport", "PlanStep", "plan_once", "serve"]
+
+_log = structlog.get_logger("vcrecon")
+
+HOUSEKEEPING_S = 1.0
+STATUS_EVERY_S = 0.2
+STUCK_AFTER_S = 10.0
+"""`apply` gives up when for so long nothing was done and only blocked objects are left."""
+
+
+async def serve(
+    specs: Path,
+    state: Path,
+    *,
+    listen: tuple[str, int] | None,
+    once: bool,
+    confirm: bool,
+    on_status: Callable[[dict[str, Any]], None] | None,
+    settings: Settings,
+) -> int:
+    """Run until SIGTERM or SIGINT; with `once`, until converged (0) or stuck (1).
+
+    `state` is the state directory; `confirm` is the person's word for a large change (S3). Raises SpecError
+    when the first spec is bad, Refused when the record or an address is taken.
+    """
+    spec = load(specs).spec
+    with Record.open(state, clock=time.time) as record:
+        service = _Service(specs, state, spec, record, settings, on_status)
+        if confirm:
+            record.set_confirmed_digest(spec.digest)
+        return await service.run(listen, once=once)
+
+
+class _Service:
+    def __init__(
+        self,
+        specs: Path,
+        state: Path,
+        spec: Spec,
+        record: Record,
+        settings: Settings,
+        on_status: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self._specs, self._state, self._settings, self._on_status = specs, state, settings, on_status
+        self._record = record
+        self._metrics = Metrics(
+            container_states=[s.value for s in ContainerState], guest_states=[s.value for s in GuestState]
+        )
+        rng = random.Random()  # noqa: S311 - jitter, not secrecy
+        ledger = Ledger(record, self._metrics, clock=time.time, rng=rng, stable_s=settings.stable_s)
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._controller = Controller(
+            spec,
+            ledger,
+            Secrets(record.secret(), password_hash),
+            Connector(settings),
+            settings,
+            rng=rng,
+            on_change=self._changed.set,
+        )
+        self._spec_state = SpecState(str(specs), generation=1)
+        self._pins = pinned_keys(spec.site.ssh.known_hosts)
+        self._notifier = Notifier.from_environ()
+        self._converging_since_s: float | None = time.monotonic()
+
+    async def run(self, listen: tuple[str, int] | None, *, once: bool) -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            url = None
+            if listen:
+                app = metrics_app(self._metrics.render, self._healthy, self._ready)
+                server = TcpServer(app, *listen)
+                await server.start()
+                stack.push_async_callback(server.close)
+                url = f"{server.url}/metrics"
+            controls = SiteControls(self._controller, self._spec_state, metrics_url=url)
+            await stack.enter_async_context(ControlServer(controls, self._state / "control.sock"))
+            self._metrics.set_spec(valid=True, generation=1)
+            self._record.event(
+                "site", "started", f"generation 1 of {self._specs} is in force", digest=self._controller.spec.digest
+            )
+            self._controller.start()
+            self._notifier.ready(f"{len(self._controller.spec.containers)} containers")
+            _log.info("started", specs=str(self._specs), metrics=url, state=str(self._state))
+            tasks = [
+                asyncio.create_task(self._watch_spec(), name="spec"),
+                asyncio.create_task(self._keep_house(controls), name="housekeeping"),
+            ]
+            with self._signals():
+                try:
+                    result = await (self._until_converged() if once else self._until_stopped())
+                finally:
+                    self._notifier.stopping()
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    await self._controller.stop()
+                    if self._on_status:
+                        self._on_status(controls.status())
+            self._record.event("site", "stopped", "asked to stop" if self._stop.is_set() else "done")
+            _log.info("stopped")
+            return result
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _healthy(self) -> tuple[bool, str]:
+        trouble = self._controller.record_trouble
+        return trouble is None, trouble or "ok"
+
+    def _ready(self) -> tuple[bool, str]:
+        controller = self._controller
+        waiting = [n for n in controller.spec.containers if n not in controller.world.current]
+        if waiting:
+            return False, f"{len(waiting)} containers not looked at yet"
+        return True, "ok"
+
+    # --- the spec ------------------------------------------------------------------------------------------
+
+    async def _watch_spec(self) -> None:
+        """Take each new generation into force; a bad one changes nothing and says why (S4)."""
+        debounce_ms = int(self._settings.spec_debounce_s * 1000)
+        while True:
+            try:
+                async for _ in awatch(self._specs, debounce=debounce_ms, step=min(50, debounce_ms), recursive=True):
+                    await self._reload()
+            except (FileNotFoundError, OSError, RuntimeError) as error:
+                _log.warning("spec directory", error=str(error))
+            await self._reload()
+            await asyncio.sleep(1.0)
+
+    async def _reload(self) -> None:
+        try:
+            spec = (await asyncio.to_thread(load, self._specs)).spec
+        except SpecError as error:
+            problems = tuple(str(problem) for problem in error.problems)
+            if problems != self._spec_state.problems:
+                self._spec_state.valid, self._spec_state.problems = False, problems
+                self._record.event(
+                    "site", "spec-invalid", f"generation {self._spec_state.generation} stays in force: {problems[0]}"
+                )
+                _log.error("spec invalid, the last good generation stays in force", problems=problems[:20])
+            self._metrics.set_spec(valid=False, generation=self._spec_state.generation)
+            self._changed.set()
+            return
+        self._spec_state.valid, self._spec_state.problems = True, ()
+        old = self._controller.spec
+        if spec.site.name != old.site.name:
+            self._refuse_rename(old.site.name, spec.site.name)
+            return
+        pins = pinned_keys(spec.site.ssh.known_hosts)
+        if spec.digest != old.digest:
+            self._spec_state.generation += 1
+            self._record.event(
+                "site", "generation", f"generation {self._spec_state.generation} is in force", digest=spec.digest
+            )
+            _log.info("generation", generation=self._spec_state.generation)
+            self._converging_since_s = time.monotonic()
+            self._controller.adopt(spec)
+        if pins != self._pins:
+            self._pins = pins
+            self._controller.pin(pins)
+        self._metrics.set_spec(valid=True, generation=self._spec_state.generation)
+
+    def _refuse_rename(self, old: str, new: str) -> None:
+        """Everything on the hosts is marked with the site's name; under another it would all be strangers'."""
+        message = f"site.yaml: the site is now called {new!r}; this service runs {old!r}: put it back, or start another service"
+        self._spec_state.valid, self._spec_state.problems = False, (message,)
+        self._record.event("site", "spec-invalid", message)
+        self._metrics.set_spec(valid=False, generation=self._spec_state.generation)
+
+    # --- housekeeping --------------------------------------------------------------------------------------
+
+    async def _keep_house(self, controls: SiteControls) -> None:
+        """What belongs to no container: site-wide metrics, the watchdog, progress for the person who waits."""
+        interval_s = min(HOUSEKEEPING_S, watchdog_interval_s() or HOUSEKEEPING_S)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), interval_s)
+            self._changed.clear()
+            self._take_stock()
+            self._notifier.watchdog()
+            if self._on_status is not None:
+                self._on_status(controls.status())
+            await asyncio.sleep(STATUS_EVERY_S)
+
+    def _take_stock(self) -> None:
+        controller = self._controller
+        converged = controller.converged
+        self._metrics.set_converged(converged)
+        self._metrics.set_frozen(frozen(controller.spec, controller.world, controller.memory) is not None)
+        if converged and self._converging_since_s is not None:
+            seconds = time.monotonic() - self._converging_since_s
+            self._converging_since_s = None
+            self._record.event("site", "converged", f"as the spec wants it, after {seconds:.1f} s", seconds=seconds)
+            self._metrics.observe_convergence(seconds)
+            _log.info("converged", seconds=round(seconds, 2))
+
+    async def _until_stopped(self) -> int:
+        await self._stop.wait()
+        return 0
+
+    async def _until_converged(self) -> int:
+        """0 when converged, 1 when only people can help with what is left, or the deadline passed."""
+        deadline_s = time.monotonic() + self._settings.apply_deadline_s
+        stuck_since_s: float | None = None
+        while not self._stop.is_set():
+            now_s = time.monotonic()
+            if self._controller.converged:
+                self._take_stock()
+                return 0
+            stuck_since_s = (stuck_since_s or now_s) if self._stuck() else None
+            if now_s > deadline_s or (stuck_since_s is not None and now_s - stuck_since_s > STUCK_AFTER_S):
+                return 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), STATUS_EVERY_S)
+        return 1
+
+    def _stuck(self) -> bool:
+        """Whether nothing is under way and nothing is about to be: only blocked objects are left."""
+        controller = self._controller
+        plans = [station.plan for station in controller.stations.values()]
+        if controller.admission.in_flight or any(plan is None for plan in plans):
+            return False
+        decisions = [decision for plan in plans if plan for decision in plan.decisions]
+        return all(
+            isinstance(d, Rest) or (isinstance(d, Block) and d.subject not in controller.memory.attempts)
+            for d in decisions
+        )
+
