@@ -116,6 +116,7 @@ class Controller:
             if name not in self.stations:
                 self._open(name)
         for name in self._concerned(old, spec):
+            self.stations[name].plan = None
             self.stations[name].poke()
         self._on_change()
 
@@ -249,9 +250,7 @@ class Controller:
         if not self._survey or any(name not in self.world.current for name in self.spec.containers):
             return
         silent = sum(not self.world.reachable(name) for name in self.spec.containers)
-        known = bool(self.world.sightings) or silent > allowed(
-            self.spec.site.limits, len(self.spec.containers)
-        )
+        known = bool(self.world.sightings) or silent > allowed(self.spec.site.limits, len(self.spec.containers))
         self.ledger.record.set_claims_complete(not known)
         self._survey = False
         for station in self.stations.values():
@@ -345,6 +344,12 @@ class Controller:
         """Look at everything now."""
         for station in self.stations.values():
             station.poke(ALL_PARTS)
+
+    def pin(self, pinned_keys: str) -> None:
+        """Take new pinned host keys into use (S9)."""
+        for station in self.stations.values():
+            station.host.pin(pinned_keys)
+        self.refresh()
 
     def wake(self, containers: Iterable[str]) -> None:
         for name in containers:

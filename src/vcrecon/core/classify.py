@@ -80,8 +80,10 @@ def guest_state(sighting: Sighting | None, memory: Memory, context: str | None) 
         return GuestState.PENDING
     if volume.held:
         return GuestState.HELD
-    if volume.boots:
+    if volume.boots > 1 or (volume.boots and not sighting.active):
         return GuestState.STOPPED
+    if volume.boots:
+        return GuestState.CONTEXTUALIZED  # its first boot is under way
     return (
         GuestState.CONTEXTUALIZED
         if context in (None, volume.context) and volume.context

@@ -10,7 +10,6 @@ import hashlib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_interface
 
 from vcrecon.spec.model import Guest, Network, Service, Spec
 
@@ -92,7 +91,7 @@ class Wanted:
         private = self.spec.clusters[guest.cluster].network if guest.cluster else None
         for interface in guest.interfaces:
             if interface.address and private in (None, interface.network):
-                yield str(ip_interface(interface.address).ip), guest.name
+                yield interface.address.partition("/")[0], guest.name
                 return
 
     def context(self, guest: Guest) -> str:
