@@ -26,9 +26,9 @@ from vcrecon.host import scripts
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.host.steps import Step
 from vcrecon.settings import Settings
+from vcrecon.shell.connector import Connector
 from vcrecon.shell.observe import observe
 from vcrecon.shell.record import Record
-from vcrecon.shell.connector import Connector
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Spec
 

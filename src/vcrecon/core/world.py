@@ -141,6 +141,8 @@ def displaced(spec: Spec, world: World, memory: Memory) -> frozenset[str]:
     found = set()
     for guest, places in world.sightings.items():
         target = placement.get(guest)
+        if len(places) == 1 and target in places:
+            continue  # at home and nowhere else, as nearly all are
         if any(s.active and place != target and world.reachable(place) for place, s in places.items()):
             intent = memory.intents.get(f"guest/{guest}")
             if intent is None or intent.action != "stop-guest":
@@ -153,6 +155,8 @@ def held_back(spec: Spec, world: World, memory: Memory) -> str | None:
     if memory.confirmed_digest == spec.digest:
         return None
     count = len(displaced(spec, world, memory))
+    if count <= spec.site.limits.disruption_min:
+        return None
     running = sum(any(s.active for s in places.values()) for places in world.sightings.values())
     limit = allowed(spec.site.limits, running)
     if count <= limit:

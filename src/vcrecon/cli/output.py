@@ -1,0 +1,148 @@
+"""How commands speak: text for people, one JSON document for scripts, errors without tracebacks.
+
+Called by every module of `cli`. Results go to standard output, all else to standard error. Colour only on a
+terminal, and never with NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from vcrecon.errors import Refused, SpecError, VcreconError
+
+Cell = str | Text
+
+_STATE_STYLES = {
+    "running": "green",
+    "vlan-ready": "green",
+    "unknown": "yellow",
+    "stopped": "yellow",
+    "pending": "cyan",
+    "imaged": "cyan",
+    "contextualized": "cyan",
+    "installing": "cyan",
+    "installed": "cyan",
+    "held": "magenta",
+    "quarantined": "magenta",
+}
+
+
+def out() -> Console:
+    """Standard output as it is now; lines are not wrapped and nothing is taken for markup."""
+    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def err() -> Console:
+    """Standard error, likewise."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def say(lines: Iterable[Cell] | Cell, *, to_stderr: bool = False) -> None:
+    """Print a line or lines."""
+    console = err() if to_stderr else out()
+    if isinstance(lines, str | Text):
+        lines = [lines]
+    for line in lines:
+        console.print(line)
+
+
+def say_json(value: Any) -> None:
+    """Print `value` as the one JSON document of a command."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say_error(error: VcreconError) -> None:
+    """Print an expected error: the findings of a bad spec one by one, then `error: …`."""
+    console = err()
+    if isinstance(error, SpecError):
+        for problem in error.problems:
+            console.print(str(problem), style="yellow" if problem.severity == "warning" else "")
+        found = sum(problem.severity == "error" for problem in error.problems)
+        message = f"the spec is not usable: {count(found, 'error')}"
+    else:
+        message = str(error)
+    console.print(Text.assemble(("error: ", "bold red"), message))
+
+
+def confirm(question: str, *, yes: bool, what: str) -> None:
+    """Ask a person, unless `yes` was given. Raises typer.Exit(1) on no, and Refused without a terminal."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused(f"{what} needs your word, and standard input is not a terminal; add --yes to give it")
+    if not typer.confirm(question, default=False, err=True):
+        say("Nothing was changed.", to_stderr=True)
+        raise typer.Exit(1)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 guest`, `2 guests`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names with commas, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def duration(seconds: float) -> str:
+    """`41 s`, `3 min 5 s`, `2 h 5 min`, `3 d 4 h`: two units say enough."""
+    total_s = max(0, int(seconds))
+    if total_s < 60:
+        return f"{total_s} s"
+    sizes = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    first = next(index for index, (size, _) in enumerate(sizes) if total_s >= size)
+    parts = []
+    for size, unit in sizes[first : first + 2]:
+        number, total_s = divmod(total_s, size)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts)
+
+
+def size(number_bytes: float) -> str:
+    """`512 MiB`, `4.0 GiB`."""
+    value, unit = float(number_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the last unit stands
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
+
+
+def state_text(state: str | None) -> Text:
+    """A state in its colour; `unknown` for None."""
+    word = state or "unknown"
+    return Text(word, style=_STATE_STYLES.get(word, ""))
+
+
+def columns(heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, indent: str = "") -> list[Text]:
+    """A table as lines: aligned, two blanks between columns, none at the end. Nothing for no rows."""
+    body = [[_cell(cell) for cell in row] for row in rows]
+    if not body:
+        return []
+    table = [[Text(head, style="bold") for head in heads], *body]
+    widths = [max(row[index].cell_len for row in table) for index in range(len(heads))]
+    return [_row(row, widths, indent) for row in table]
+
+
+def _cell(cell: Cell) -> Text:
+    return cell if isinstance(cell, Text) else Text(cell)
+
+
+def _row(row: Sequence[Text], widths: Sequence[int], indent: str) -> Text:
+    filled = max((index for index, cell in enumerate(row) if cell.cell_len), default=0)
+    line = Text(indent)
+    for index, cell in enumerate(row[: filled + 1]):
+        line.append_text(cell)
+        if index < filled:
+            line.append(" " * (widths[index] - cell.cell_len + 2))
+    return line

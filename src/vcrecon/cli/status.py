@@ -1,0 +1,90 @@
+"""The command `status`: the whole site, once or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from vcrecon.cli import options
+from vcrecon.cli.output import err, out, say, say_json
+from vcrecon.cli.target import Target, talk
+
+WATCH_S = 1.0
+
+
+def status(
+    cluster: Annotated[str | None, typer.Option("--cluster", "-c", help="Only this cluster.")] = None,
+    container: Annotated[str | None, typer.Option("--container", "-n", help="Only this container.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--in-state", help="Only objects in this state; also: blocked, unknown."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", "-a", help="List each guest, however many.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again as it changes.")] = False,
+    as_json: options.Json = False,
+    socket: options.SocketPath = None,
+    state_directory: options.State = None,
+    specs: options.SpecsOption = None,
+) -> None:
+    """Show the site: the sums, what is blocked and what to type about it, containers, guests."""
+    from vcrecon.cli import status_view
+    from vcrecon.shell.control import ControlClient
+
+    if watch and as_json:
+        raise typer.BadParameter("--watch is for people; scripts poll `vcrecon status --json`")
+    target = Target(socket, state_directory, specs)
+    wanted = status_view.Filter(cluster, container, state)
+    if watch:
+        talk(target, lambda client: _watch(client, wanted, every))
+        return
+
+    async def ask(client: ControlClient) -> dict[str, Any]:
+        return await client.status()
+
+    found = talk(target, ask)
+    _must_exist(found, wanted)
+    if as_json:
+        say_json(status_view.select(found, wanted) if wanted.is_on else found)
+    else:
+        say(status_view.render(found, wanted, every=every))
+
+
+def _must_exist(found: dict[str, Any], wanted: Any) -> None:
+    """A filter by a name that the site does not have is a typing error, not an empty answer."""
+    from vcrecon.cli.target import resolve
+
+    for kind in ("cluster", "container"):
+        name = getattr(wanted, kind)
+        if name is not None:
+            resolve(f"{kind}/{name}", found)
+
+
+async def _watch(client: Any, wanted: Any, every: bool) -> None:
+    """Until the service ends or the person has seen enough (Ctrl-C)."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from vcrecon.cli import status_view
+
+    if not sys.stdout.isatty():
+        last = ""
+        while True:
+            line = status_view.summary(await client.status()).plain
+            if line != last:
+                out().print(line)
+                last = line
+            await asyncio.sleep(WATCH_S)
+    console = out()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            found = await client.status()
+            lines = status_view.render(found, wanted, every=every)
+            room = max(3, console.height - 1)
+            if len(lines) > room:
+                hidden = len(lines) - room + 1
+                lines = [*lines[: room - 1], *err_note(hidden)]
+            live.update(Group(*lines), refresh=True)
+            await asyncio.sleep(WATCH_S)
