@@ -27,6 +27,7 @@ from vcrecon.errors import SpecError
 from vcrecon.host.scripts import Secrets
 from vcrecon.preview import PlanReport, PlanStep, plan_once
 from vcrecon.settings import Settings
+from vcrecon.shell import last_good
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
 from vcrecon.shell.control import ControlServer, TcpServer, metrics_app
 from vcrecon.shell.ledger import Ledger
@@ -42,6 +43,7 @@ _log = structlog.get_logger("vcrecon")
 
 HOUSEKEEPING_S = 1.0
 STATUS_EVERY_S = 0.2
+RECHECK_S = 5.0
 STUCK_AFTER_S = 10.0
 """`apply` gives up when for so long nothing was done and only blocked objects are left."""
 
@@ -61,12 +63,24 @@ async def serve(
     `state` is the state directory; `confirm` is the person's word for a large change (S3). Raises SpecError
     when the first spec is bad, Refused when the record or an address is taken.
     """
-    spec = load(specs).spec
     with Record.open(state, clock=time.time) as record:
-        service = _Service(specs, state, spec, record, settings, on_status)
+        spec, problems = _first_spec(specs, state, once=once)
+        service = _Service(specs, state, spec, record, settings, on_status, problems)
         if confirm:
             record.set_confirmed_digest(spec.digest)
         return await service.run(listen, once=once)
+
+
+def _first_spec(specs: Path, state: Path, *, once: bool) -> tuple[Spec, tuple[str, ...]]:
+    """The spec to begin with: that on disk, or for a service the last good one while that on disk is broken (S4)."""
+    try:
+        return load(specs).spec, ()
+    except SpecError as error:
+        kept = None if once else last_good.read(state)
+        if kept is None:
+            raise
+        _log.error("spec invalid, the last good one is in force", problems=[str(p) for p in error.problems[:20]])
+        return kept, tuple(str(problem) for problem in error.problems)
 
 
 class _Service:
@@ -78,6 +92,7 @@ class _Service:
         record: Record,
         settings: Settings,
         on_status: Callable[[dict[str, Any]], None] | None,
+        problems: tuple[str, ...],
     ) -> None:
         self._specs, self._state, self._settings, self._on_status = specs, state, settings, on_status
         self._record = record
@@ -97,7 +112,9 @@ class _Service:
             rng=rng,
             on_change=self._changed.set,
         )
-        self._spec_state = SpecState(str(specs), generation=1)
+        self._spec_state = SpecState(str(specs), 1, not problems, problems)
+        self._files = _fingerprint(specs)
+        last_good.save(state, spec)
         self._pins = pinned_keys(spec.site.ssh.known_hosts)
         self._notifier = Notifier.from_environ()
         self._converging_since_s: float | None = time.monotonic()
@@ -113,7 +130,7 @@ class _Service:
                 url = f"{server.url}/metrics"
             controls = SiteControls(self._controller, self._spec_state, metrics_url=url)
             await stack.enter_async_context(ControlServer(controls, self._state / "control.sock"))
-            self._metrics.set_spec(valid=True, generation=1)
+            self._metrics.set_spec(valid=self._spec_state.valid, generation=1)
             self._record.event(
                 "site", "started", f"generation 1 of {self._specs} is in force", digest=self._controller.spec.digest
             )
@@ -168,11 +185,22 @@ class _Service:
         debounce_ms = int(self._settings.spec_debounce_s * 1000)
         while True:
             try:
-                async for _ in awatch(self._specs, debounce=debounce_ms, step=min(50, debounce_ms), recursive=True):
-                    await self._reload()
-            except (FileNotFoundError, OSError, RuntimeError) as error:
+                changes = awatch(
+                    self._specs,
+                    debounce=debounce_ms,
+                    step=min(50, debounce_ms),
+                    rust_timeout=int(RECHECK_S * 1000),
+                    yield_on_timeout=True,
+                )
+                async for _ in changes:
+                    # Also without a notice: some file systems give none, and one may be lost at the start.
+                    files = _fingerprint(self._specs)
+                    if files != self._files:
+                        self._files = files
+                        await self._reload()
+            except (OSError, RuntimeError) as error:
                 _log.warning("spec directory", error=str(error))
-            await self._reload()
+                await self._reload()
             await asyncio.sleep(1.0)
 
     async def _reload(self) -> None:
@@ -189,6 +217,8 @@ class _Service:
             self._metrics.set_spec(valid=False, generation=self._spec_state.generation)
             self._changed.set()
             return
+        if not self._spec_state.valid:
+            self._record.event("site", "spec-valid", "the spec files are in order again")
         self._spec_state.valid, self._spec_state.problems = True, ()
         old = self._controller.spec
         if spec.site.name != old.site.name:
@@ -202,6 +232,7 @@ class _Service:
             )
             _log.info("generation", generation=self._spec_state.generation)
             self._converging_since_s = time.monotonic()
+            last_good.save(self._state, spec)
             self._controller.adopt(spec)
         if pins != self._pins:
             self._pins = pins
@@ -210,7 +241,10 @@ class _Service:
 
     def _refuse_rename(self, old: str, new: str) -> None:
         """Everything on the hosts is marked with the site's name; under another it would all be strangers'."""
-        message = f"site.yaml: the site is now called {new!r}; this service runs {old!r}: put it back, or start another service"
+        message = (
+            f"site.yaml: the site is now called {new!r}, but this service runs {old!r}: "
+            "put the name back, or start another service for the other site"
+        )
         self._spec_state.valid, self._spec_state.problems = False, (message,)
         self._record.event("site", "spec-invalid", message)
         self._metrics.set_spec(valid=False, generation=self._spec_state.generation)
@@ -274,3 +308,14 @@ class _Service:
             for d in decisions
         )
 
+
+def _fingerprint(specs: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What tells that a spec file, key pin or password file was changed, without reading it."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in sorted(specs.rglob("*")):
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                if path.is_file():
+                    found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

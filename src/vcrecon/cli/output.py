@@ -110,11 +110,11 @@ def duration(seconds: float) -> str:
 
 def size(number_bytes: float) -> str:
     """`512 MiB`, `4.0 GiB`."""
-    value, unit = float(number_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the last unit stands
-        if value < 1024 or unit == "TiB":
-            break
+    value, units = float(number_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
         value /= 1024
+        units.pop(0)
+    unit = units[0]
     return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
 
 

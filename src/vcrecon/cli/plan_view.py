@@ -66,9 +66,7 @@ def render(report: PlanReport, *, verbose: bool = False) -> list[Text]:
     lines += _unreachable(report.unreachable)
     lines += _blocked(report.blocked)
     risk = listed(report.at_risk, 30) if report.at_risk else "none"
-    lines.append(
-        Text.assemble("Student work at risk: ", (risk, "bold red" if report.at_risk else "green"))
-    )
+    lines.append(Text.assemble("Student work at risk: ", (risk, "bold red" if report.at_risk else "green")))
     lines.append(Text(_summary(groups, report), style="bold"))
     return lines
 
@@ -83,11 +81,8 @@ def _groups(steps: Sequence[PlanStep]) -> list[_Group]:
 def _group(subject: str, steps: tuple[PlanStep, ...]) -> _Group:
     actions = {step.action for step in steps}
     containers = {step.container for step in steps}
-    for kinds, sign, style, verb in _KINDS:
-        if actions & kinds:
-            break
-    else:
-        sign, style, verb = _FETCH if subject.startswith("image/") else _OTHER
+    other = _FETCH if subject.startswith("image/") else _OTHER
+    sign, style, verb = next((tuple(look) for kinds, *look in _KINDS if actions & kinds), other)
     if verb == "create" and "discard" in actions and len(containers) > 1:
         # Never booted: made anew on the other container instead of copied.
         sign, style, verb = _KINDS[0][1:]
@@ -100,9 +95,7 @@ def _object(group: _Group, verbose: bool) -> list[Text]:
     states = before if before == after else f"{before} → {after}"
     places = " → ".join(dict.fromkeys(step.container for step in group.steps))
     where = "" if group.subject.startswith(("container/", "image/")) else f" on {places}"
-    line = Text.assemble(
-        (f"  {group.sign} ", f"bold {group.style}"), (group.subject, "bold"), where, "  ", states
-    )
+    line = Text.assemble((f"  {group.sign} ", f"bold {group.style}"), (group.subject, "bold"), where, "  ", states)
     line.append(f"  ({first.reason})", style="dim")
     if any(step.touches_work for step in group.steps):
         line.append("  disturbs student work", style="bold red")
@@ -112,7 +105,9 @@ def _object(group: _Group, verbose: bool) -> list[Text]:
     for command in shown:
         text = command.strip()
         pieces = text.splitlines() if verbose else [_shorten(text)]
-        lines += [Text(f"      {'$' if index == 0 else ' '} {piece}", style="dim") for index, piece in enumerate(pieces)]
+        lines += [
+            Text(f"      {'$' if index == 0 else ' '} {piece}", style="dim") for index, piece in enumerate(pieces)
+        ]
     if len(commands) > len(shown):
         lines.append(Text(f"      … {count(len(commands) - len(shown), 'more command')} (-v shows all)", style="dim"))
     return lines

@@ -7,9 +7,10 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from vcrecon.cli import options
-from vcrecon.cli.output import err, out, say, say_json
+from vcrecon.cli.output import count, out, say, say_json
 from vcrecon.cli.target import Target, talk
 
 WATCH_S = 1.0
@@ -78,13 +79,14 @@ async def _watch(client: Any, wanted: Any, every: bool) -> None:
                 last = line
             await asyncio.sleep(WATCH_S)
     console = out()
+    console.soft_wrap = False
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             found = await client.status()
             lines = status_view.render(found, wanted, every=every)
             room = max(3, console.height - 1)
             if len(lines) > room:
-                hidden = len(lines) - room + 1
-                lines = [*lines[: room - 1], *err_note(hidden)]
+                more = f"… {count(len(lines) - room + 1, 'more line')}: enlarge the window, or filter"
+                lines = [*lines[: room - 1], Text(more, style="dim")]
             live.update(Group(*lines), refresh=True)
             await asyncio.sleep(WATCH_S)

@@ -148,9 +148,7 @@ def _service(status: Status) -> Text:
 def _site_trouble(status: Status) -> list[Text]:
     spec, lines = status["spec"], []
     if not spec["valid"]:
-        lines.append(
-            Text(f"The spec has errors; generation {spec['generation']} stays in force:", style="bold red")
-        )
+        lines.append(Text(f"The spec has errors; generation {spec['generation']} stays in force:", style="bold red"))
         lines += [Text(f"  {problem}") for problem in spec["problems"][:BLOCKED_SHOWN_MAX]]
         more = len(spec["problems"]) - BLOCKED_SHOWN_MAX
         if more > 0:
@@ -159,6 +157,8 @@ def _site_trouble(status: Status) -> list[Text]:
         lines.append(Text.assemble(("Waits for your word: ", "bold yellow"), str(spec["held_back"])))
         if "vcrecon confirm" not in spec["held_back"]:
             lines.append(_next("vcrecon confirm"))
+    if status.get("trouble"):
+        lines.append(Text.assemble(("Trouble: ", "bold red"), str(status["trouble"])))
     if status["frozen"]:
         lines.append(Text.assemble(("Frozen: ", "bold red"), str(status["frozen"])))
     return lines
@@ -203,7 +203,7 @@ def _next(what: str) -> Text:
 def _orphans(orphans: Sequence[Entry]) -> list[Text]:
     if not orphans:
         return []
-    lines = [Text(f"Kept, though no spec names them ({len(orphans)}):", style="bold")]
+    lines = [Text(f"Kept aside, or not in the spec ({len(orphans)}):", style="bold")]
     lines += columns(
         ("GUEST", "CONTAINER", ""), ((o["name"], o["container"], o["message"]) for o in orphans), indent="  "
     )
@@ -247,9 +247,7 @@ def _container_notes(container: Entry, now_s: float) -> Text:
 def _guests(status: Status, now_s: float, every: bool) -> list[Text]:
     guests = status["guests"]
     if every or len(guests) <= GUESTS_SHOWN_MAX:
-        return columns(
-            ("GUEST", "STATE", "SINCE", "CONTAINER", "NOTES"), (_guest(guest, now_s) for guest in guests)
-        )
+        return columns(("GUEST", "STATE", "SINCE", "CONTAINER", "NOTES"), (_guest(guest, now_s) for guest in guests))
     lines = columns(("CLUSTER", "RUNNING", "OTHER STATES", "CONTAINERS"), _clusters(guests))
     lines.append(Text("Each guest: vcrecon status --all, --cluster NAME or --container NAME", style="dim"))
     return lines
@@ -277,7 +275,7 @@ def _clusters(guests: Iterable[Entry]) -> list[tuple[str | Text, ...]]:
     by_cluster: dict[str, list[Entry]] = {}
     for guest in guests:
         by_cluster.setdefault(guest["cluster"] or "(no cluster)", []).append(guest)
-    rows = []
+    rows: list[tuple[str | Text, ...]] = []
     for name, members in by_cluster.items():
         states = Counter(guest["state"] or "unknown" for guest in members)
         running = states.pop("running", 0)

@@ -137,7 +137,7 @@ def resolve(name: str, status: Mapping[str, Any]) -> str:
     known = subjects(status)
     if name == "site" or name in known:
         return name
-    kind, slash, bare = name.partition("/")
+    kind, slash, _ = name.partition("/")
     if slash and kind not in _KINDS:
         raise Refused(f"{name!r}: objects are written container/NAME, guest/NAME or cluster/NAME")
     if not slash:
