@@ -12,7 +12,10 @@ from vcrecon.core.actions import Action, CopyDisk, FetchImage, StartGuest, StopG
 from vcrecon.core.memory import Memory
 from vcrecon.spec.model import Limits
 
-QUEUES = ("installs", "image-transfers", "moves", "starts", "retries")
+QUEUES = ("installs", "image-transfers", "moves", "starts", "channels", "retries")
+PER_CONTAINER = ("starts", "channels")
+CHANNELS_PER_CONTAINER = 6
+"""Steps at once on one container: OpenSSH allows 10 sessions a connection, and looks and events need three."""
 RETRIES_AT_ONCE = 16
 """How many objects that failed before may be tried at the same time, so that they never starve the others."""
 
@@ -43,7 +46,7 @@ class Admission:
             waiting = self._waiting[queue]
             free = self._free(queue, action, memory)
             ahead = list(waiting).index(action.subject) if action.subject in waiting else len(waiting)
-            if queue == "starts":
+            if queue in PER_CONTAINER:
                 # One queue for the metric, but slots are per container: only those of this one are ahead.
                 before = list(waiting.items())[:ahead]
                 ahead = sum(container == action.container for _, container in before)
@@ -77,6 +80,8 @@ class Admission:
             yield "moves"
         if isinstance(action, StartGuest):
             yield "starts"
+        if not (isinstance(action, StopGuest) and action.force):  # a stale copy is stopped before anything (S1)
+            yield "channels"
         if action.subject in memory.attempts:
             yield "retries"
 
@@ -94,4 +99,6 @@ class Admission:
         if queue == "starts":
             mine = sum(isinstance(a, StartGuest) and a.container == action.container for a in running)
             return self.limits.starts_per_container - mine
+        if queue == "channels":
+            return CHANNELS_PER_CONTAINER - sum(a.container == action.container for a in running)
         return RETRIES_AT_ONCE - len(self._retrying)
