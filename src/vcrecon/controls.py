@@ -91,7 +91,8 @@ class SiteControls:
             "last_seen_s": observation.at_s if isinstance(observation, Seen) else c.memory.seen.get(name),
             "pool_data_percent": pool.pool_data_percent if pool else None,
             "pool_metadata_percent": pool.pool_metadata_percent if pool else None,
-            "blocked": self._blocked(subject),
+            # Guests only say that they wait for an image: why it does not come is the container's trouble.
+            "blocked": [b for s in (subject, *(f"image/{name}/{i}" for i in c.spec.images)) for b in self._blocked(s)],
         }
 
     def _guest(self, name: str) -> dict[str, Any]:
@@ -139,7 +140,10 @@ class SiteControls:
                     state = "still there" if sighting.live else ""
                     disks = f"{kept} disk(s) kept" if kept else ""
                     words = ", ".join(word for word in (state, disks) if word)
-                    found.append({"name": name, "container": place, "message": words, "disks": kept})
+                    size = sum(volume.size_bytes for volume in sighting.quarantined)
+                    found.append(
+                        {"name": name, "container": place, "message": words, "disks": kept, "disk_bytes": size}
+                    )
         return found
 
     def events(self, subject: str | None, after_id: int | None, limit: int) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ READY_S = 60.0
 CONVERGE_S = 300.0
 HEAL_S = 120.0
 MOVE_S = 180.0
+WIDTH = 110
 STUDENT_FILE = "root/thesis.txt"
 STUDENT_TEXT = "three weeks of work\n"
 
@@ -83,6 +84,8 @@ def shipped_specs(name: str) -> Path:
 def demo(*, keep: bool = False, as_json: bool = False, spec: str = "tutorial", directory: Path | None = None) -> int:
     """Run the whole show. Returns 0 when everything came true, 1 otherwise; says what did not."""
     console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, highlight=False, width=WIDTH)
     work = directory or Path(tempfile.mkdtemp(prefix="vcrecon-demo-"))
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
@@ -276,7 +279,9 @@ class _Show:
             raise _Untrue(f"`vcrecon {arguments[0]}` ended with {process.returncode}, not {expect}: {output[-300:]}")
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "NO_COLOR": "1", "COLUMNS": "110"}
+        # A simulated host answers in milliseconds, so a silent one is known as lost sooner than a real one.
+        patience = {"VCRECON_LOOK_DEADLINE_S": "5", "VCRECON_CONNECT_DEADLINE_S": "3"}
+        return {**os.environ, **patience, "NO_COLOR": "1", "COLUMNS": str(WIDTH)}
 
     @contextlib.asynccontextmanager
     async def _process(self, name: str, *arguments: str) -> AsyncIterator[None]:

@@ -125,12 +125,17 @@ def state_text(state: str | None) -> Text:
 
 
 def columns(heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, indent: str = "") -> list[Text]:
-    """A table as lines: aligned, two blanks between columns, none at the end. Nothing for no rows."""
+    """A table as lines: aligned, two blanks between columns, none at the end. Nothing for no rows.
+
+    A column that is empty in every row is left out.
+    """
     body = [[_cell(cell) for cell in row] for row in rows]
-    if not body:
+    filled = [index for index in range(len(heads)) if any(row[index].cell_len for row in body)]
+    if not filled:
         return []
-    table = [[Text(head, style="bold") for head in heads], *body]
-    widths = [max(row[index].cell_len for row in table) for index in range(len(heads))]
+    heading = [Text(head, style="bold") for head in heads]
+    table = [[row[index] for index in filled] for row in (heading, *body)]
+    widths = [max(row[index].cell_len for row in table) for index in range(len(filled))]
     return [_row(row, widths, indent) for row in table]
 
 

@@ -5,7 +5,9 @@ Pure: it gets a report and returns lines.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +97,11 @@ def _object(group: _Group, verbose: bool) -> list[Text]:
     states = before if before == after else f"{before} → {after}"
     places = " → ".join(dict.fromkeys(step.container for step in group.steps))
     where = "" if group.subject.startswith(("container/", "image/")) else f" on {places}"
-    line = Text.assemble((f"  {group.sign} ", f"bold {group.style}"), (group.subject, "bold"), where, "  ", states)
+    what = group.subject
+    if what.startswith("image/"):
+        # An image has no state of its own: the step is that it gets there.
+        what, where, states = f"image {what.rpartition('/')[2]}", f" on {places}", "absent → present"
+    line = Text.assemble((f"  {group.sign} ", f"bold {group.style}"), (what, "bold"), where, "  ", states)
     line.append(f"  ({first.reason})", style="dim")
     if any(step.touches_work for step in group.steps):
         line.append("  disturbs student work", style="bold red")
@@ -114,7 +120,13 @@ def _object(group: _Group, verbose: bool) -> list[Text]:
 
 
 def _shorten(script: str) -> str:
-    text = " ".join(script.split())
+    """The gist of a script in one line: what its lock and shell are wrapped around."""
+    with suppress(ValueError):
+        words = shlex.split(script)
+        if words[-3:-1] == ["sh", "-c"]:
+            script = words[-1]
+    parts = [" ".join(line.split()) for line in script.splitlines()]
+    text = "; ".join(part for part in parts if part not in ("", "set -eu"))
     return text if len(text) <= COMMAND_LENGTH_MAX else text[: COMMAND_LENGTH_MAX - 1] + "…"
 
 

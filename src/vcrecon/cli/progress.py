@@ -5,6 +5,7 @@ Called by `cli.serve`, and by the demo. The service hands in its status document
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,15 @@ from vcrecon.cli.status_view import Status, summary
 
 LINE_EVERY_S = 1.0
 BLOCKED_SHOWN = 3
+
+
+class SteadyConsole(Console):
+    """Falls silent when its reader has left (`vcrecon run specs | head`): the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # What is still buffered is flushed at exit and must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class Progress:

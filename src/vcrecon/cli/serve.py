@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vcrecon.cli import options
-from vcrecon.cli.output import count, duration, err, out, say, say_json
+from vcrecon.cli.output import count, duration, say, say_json
 from vcrecon.cli.target import default_state
 
 if TYPE_CHECKING:
@@ -112,14 +112,10 @@ def _progress(
     log_level: str | None,
     log_format: Literal["auto", "console", "json"],
 ) -> _Shown:
-    from rich.console import Console
-
-    from vcrecon.cli.progress import Progress
+    from vcrecon.cli.progress import Progress, SteadyConsole
     from vcrecon.shell.log import configure
 
-    console = err() if to_stderr else out()
-    if quiet:
-        console = Console(quiet=True)
+    console = SteadyConsole(stderr=to_stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
     live = console.is_terminal and not quiet
     console.soft_wrap = not live
     stack = _Shown()

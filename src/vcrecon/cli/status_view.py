@@ -88,7 +88,8 @@ def summary(status: Status) -> Text:
     """The whole site in one line."""
     guests, containers = status["guests"], status["containers"]
     running = sum(guest["state"] == "running" for guest in guests)
-    silent = sum(not container["reachable"] for container in containers)
+    silent = sum(_is_silent(container) for container in containers)
+    unseen = sum(not c["reachable"] and not _is_silent(c) for c in containers)
     blocked = sum(bool(entry["blocked"]) for entry in (*guests, *containers))
     head = ("converged", "bold green") if status["converged"] else ("not converged", "bold yellow")
     line = Text.assemble(
@@ -97,6 +98,8 @@ def summary(status: Status) -> Text:
     line.append(f" on {count(len(containers), 'container')}")
     if silent:
         line.append(f", {silent} unreachable", style="bold red")
+    if unseen:
+        line.append(f", {unseen} not looked at yet")
     if blocked:
         line.append(f", {blocked} blocked", style="bold yellow")
     if status["frozen"]:
@@ -128,6 +131,11 @@ def render(status: Status, wanted: Filter | None = None, *, every: bool = False)
             lines.append(Text())
         lines += part
     return lines
+
+
+def _is_silent(container: Entry) -> bool:
+    """Whether a container was asked and did not answer; right after a start, some were not asked yet."""
+    return not container["reachable"] and bool(container["blocked"] or container["fenced"])
 
 
 def _service(status: Status) -> Text:
@@ -235,7 +243,9 @@ def _container_notes(container: Entry, now_s: float) -> Text:
     if not container["reachable"]:
         seen = container["last_seen_s"]
         ago = f"last seen {duration(now_s - seen)} ago" if seen else "never seen"
-        notes.append(f"unreachable, {ago}", style="red")
+        silent = _is_silent(container)
+        word = "unreachable" if silent else "not looked at yet"
+        notes.append(f"{word}, {ago}", style="red" if silent else "dim")
     for word in ("cordoned", "fenced", "paused"):
         if container[word]:
             notes.append(", " if notes else "").append(word, style="magenta")

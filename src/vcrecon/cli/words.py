@@ -194,8 +194,8 @@ def _prunable(orphans: Sequence[dict[str, Any]], now_s: float) -> list[Any]:
         (
             orphan["name"],
             orphan["container"],
-            size(orphan["disk_bytes"]) if orphan.get("disk_bytes") else "-",
-            duration(now_s - orphan["since_s"]) if orphan.get("since_s") else "-",
+            size(orphan["disk_bytes"]) if orphan.get("disk_bytes") else "",
+            duration(now_s - orphan["since_s"]) if orphan.get("since_s") else "",
             orphan["message"],
         )
         for orphan in orphans

@@ -265,9 +265,7 @@ class ControlClient:
         except aiohttp.ClientConnectorError as error:
             raise Refused(_no_service(self.path, error.os_error)) from None
         except (aiohttp.ClientError, OSError):
-            raise VcreconError(
-                f"{self.path}: the service ended while it answered; its log says why"
-            ) from None
+            raise VcreconError(f"{self.path}: the service ended while it answered; its log says why") from None
 
 
 class TcpServer:
@@ -353,9 +351,7 @@ async def _explain_errors(request: web.Request, handler: Handler) -> web.StreamR
     except Exception:
         request_id = secrets.token_hex(4)
         _log.exception("a request failed", request=request_id, method=request.method, path=request.path)
-        return _error(
-            500, f"the service failed on this request; its log tells more under request={request_id}"
-        )
+        return _error(500, f"the service failed on this request; its log tells more under request={request_id}")
 
 
 def _error(status: int, sentence: str) -> web.Response:
@@ -426,8 +422,7 @@ def _bind(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Refused(
-            f"{path}: cannot make the control socket: {_os_reason(error)}; "
-            "name a writable directory with --state"
+            f"{path}: cannot make the control socket: {_os_reason(error)}; name a writable directory with --state"
         ) from None
     except Refused:
         listener.close()
