@@ -67,6 +67,7 @@ def build_spec(containers: int, clusters: int) -> Spec:
         "debian", Artifact("http://images/root.tar.zst", "a" * 64), 2 * GIB, Artifact("http://images/k", "b" * 64)
     )
     networks = {"out": Network("out", 4094, "172.16.0.0/16", gateway="172.16.0.1")}
+    password = Path("password")  # one for all, as the loader makes it
     groups: dict[str, Cluster] = {}
     guests: dict[str, Guest] = {}
     deployment: dict[str, list[str]] = {f"c{n:04}": [] for n in range(containers)}
@@ -75,7 +76,7 @@ def build_spec(containers: int, clusters: int) -> Spec:
         name = f"k{number:04}"
         subnet = f"10.{number // 250}.{number % 250}"
         networks[name] = Network(name, number + 1, f"{subnet}.0/24", cluster=name)
-        members = [_guest(name, number, node, subnet) for node in range(GUESTS_PER_CLUSTER)]
+        members = [_guest(name, number, node, subnet, password) for node in range(GUESTS_PER_CLUSTER)]
         groups[name] = Cluster(name, name, tuple(guest.name for guest in members))
         for node, guest in enumerate(members):
             guests[guest.name] = guest
@@ -103,7 +104,7 @@ def _container(name: str, number: int) -> Container:
     return Container(name, address, 22, "kvm", 64 * GIB, 16, 500 * GIB, "eth0", "vg0", "pool", "1")
 
 
-def _guest(cluster: str, number: int, node: int, subnet: str) -> Guest:
+def _guest(cluster: str, number: int, node: int, subnet: str, password: Path) -> Guest:
     name = f"{cluster}-{'head' if node == 0 else f'n{node}'}"
     mac = f"52:54:{number >> 8:02x}:{number & 255:02x}:{node:02x}"
     interfaces = [Interface(f"{mac}:00", number + 1, cluster, f"{subnet}.{10 + node}/24")]
@@ -118,7 +119,7 @@ def _guest(cluster: str, number: int, node: int, subnet: str) -> Guest:
         GIB,
         1,
         10 * GIB,
-        Path("password"),
+        password,
         tuple(interfaces),
         ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBENCHBENCHBENCHBENCHBENCHBENCHBENCHBENCH class",),
     )
@@ -190,13 +191,13 @@ def _volume(guest: Guest, wanted: Wanted) -> Volume:
 
 
 def with_more_memory(spec: Spec, guest: str) -> Spec:
-    """`spec` in which one guest has more memory; changes `spec` no further, but shares its objects."""
+    """`spec` with more memory for one guest; shares all other objects with it."""
     changed = replace(spec.guests[guest], memory_bytes=2 * GIB)
     return replace(spec, guests={**spec.guests, guest: changed}, digest=f"{spec.digest} memory")
 
 
 def with_guest_on(spec: Spec, guest: str, container: str) -> Spec:
-    """`spec` in which one guest belongs on another container; shares the objects of `spec`."""
+    """`spec` with one guest on another container; shares its objects."""
     deployment = {
         name: tuple(g for g in guests if g != guest) + ((guest,) if name == container else ())
         for name, guests in spec.deployment.items()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -16,12 +14,16 @@ from rich.table import Table
 
 @dataclass
 class Series:
-    """One thing measured several times. Times in seconds; `cpu_s` is this process's own, per round."""
+    """One thing measured several times. Times in seconds; `cpu_s` is the measured process's own, per round.
+
+    `skipped` says what is missing here, `failed` what went wrong: the rounds before it still count.
+    """
 
     name: str
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     skipped: str = ""
+    failed: str = ""
 
     @property
     def median_s(self) -> float | None:
@@ -41,24 +43,21 @@ class Report:
     series: Sequence[Series]
     figures: Mapping[str, object] = field(default_factory=dict)
 
-    def as_json(self) -> str:
+    def as_data(self) -> dict[str, object]:
+        """All of it as plain data for JSON, with the machine it was measured on."""
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-        series = [
-            asdict(each) | {"median_s": each.median_s, "median_cpu_s": each.median_cpu_s}
-            for each in self.series
-        ]
-        whole = {
+        series = [asdict(each) | {"median_s": each.median_s, "median_cpu_s": each.median_cpu_s} for each in self.series]
+        return {
             "name": self.name,
             "machine": machine,
             "parameters": dict(self.parameters),
             "series": series,
             "figures": dict(self.figures),
         }
-        return json.dumps(whole, indent=2, default=str)
 
 
-def show(report: Report, *, json_file: Path | None = None) -> None:
-    """Print the tables and, if a file is given, write the JSON there."""
+def show(report: Report) -> None:
+    """Print the table, and the figures below it."""
     console = Console()
     parameters = ", ".join(f"{key} {value}" for key, value in report.parameters.items())
     table = Table(title=f"{report.name} ({parameters})", title_justify="left")
@@ -67,11 +66,11 @@ def show(report: Report, *, json_file: Path | None = None) -> None:
     for each in report.series:
         if each.wall_s:
             numbers = [each.median_s, min(each.wall_s), max(each.wall_s), each.median_cpu_s]
-            table.add_row(each.name, *("" if number is None else f"{number:.3f}" for number in numbers))
+            name = f"{each.name} (then failed: {each.failed})" if each.failed else each.name
+            table.add_row(name, *("" if number is None else f"{number:.3f}" for number in numbers))
         else:
-            table.add_row(each.name, f"skipped: {each.skipped}", "", "", "")
+            why = f"failed: {each.failed}" if each.failed else f"skipped: {each.skipped}"
+            table.add_row(f"{each.name}: {why}", "", "", "", "")
     console.print(table)
     for key, value in report.figures.items():
         console.print(f"  {key}: {value:.3g}" if isinstance(value, float) else f"  {key}: {value}")
-    if json_file is not None:
-        json_file.write_text(report.as_json() + "\n")

@@ -1,48 +1,59 @@
 """Benchmark (a): a warm look at 200 SSH hosts, beside pdsh and Ansible in the same run.
 
-    python benchmarks/ssh_fleet.py [--hosts 200] [--rounds 7] [--json FILE] [--quick]
+    python -m benchmarks ssh [--json FILE] [--quick] [--ansible PATH]
 
 One real OpenSSH server on loopback plays every host, each under an address 127.0.x.y of its own, with one
 key exchange pinned for all and a clean HOME. The contenders alternate within each round; the medians of the
-rounds count. Two probes: a trivial one shows what the orchestration itself costs, a real one what a look
-costs when its tools run on the same cores. The last part makes a tenth of the hosts black holes.
+rounds count. Two probes: a trivial one shows what the orchestration itself costs; the real look is the
+controller's own (`shell.observe`, parsing included), whose tools run on the same cores as everything else.
+Since these tools have little to tell on this machine, the output of a busy container is replayed as well.
+The last part makes a tenth of the hosts black holes.
+
+virsh is asked about libvirt's built-in test driver, which needs no daemon.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
+from tests.support import sshd
 
-# ruff: noqa: E402, I001 - run as a script, so the path above comes first
-from report import Report, Series, show
-from support import sshd
+from benchmarks.busy_host import look_text
+from benchmarks.report import Report, Series
+from vcrecon.controller import CHEAP_PARTS
+from vcrecon.core.observation import ALL_PARTS, Part, Seen, Storage
 from vcrecon.errors import Unreachable
+from vcrecon.host import look
+from vcrecon.hypervisor import HYPERVISORS
+from vcrecon.shell.observe import observe
 from vcrecon.shell.transport import Endpoint, SshHost
+from vcrecon.spec.model import Container
 
 KEX = "curve25519-sha256"
 TRIVIAL = "echo up"
-# Stands in for the real observation: half a dozen processes and about 20 KB of text.
-OBSERVATION = (
-    "uname -a; cat /proc/meminfo /proc/mounts; ls -l /proc/self/ns; df -P /; "
-    "head -c 15000 /dev/zero | tr '\\0' x"
-)
 BLACK_HOLE_FRACTION = 0.1
 LOGINS_AT_ONCE = 32
+LOOK_DEADLINE_S = 120.0
+BUSY_GUESTS = 10
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class LoopbackHost(SshHost):
+    """A host whose virsh talks to libvirt's test driver: there is no libvirtd behind this server."""
+
+    async def ask_tool(self, command: str, lines: Sequence[str], *, deadline_s: float) -> list[str]:
+        return await super().ask_tool(f"{command} -c test:///default", lines, deadline_s=deadline_s)
 
 
 @dataclass
@@ -53,13 +64,13 @@ class Fleet:
     addresses: list[str]
     home: Path
 
-    def hosts(self, *, port_of: Callable[[int], int] | None = None) -> list[SshHost]:
+    def hosts(self, *, port_of: Callable[[int], int] | None = None) -> list[LoopbackHost]:
         """A host for each address; `port_of(index)` may send some of them elsewhere."""
         limiter = asyncio.Semaphore(LOGINS_AT_ONCE)
         key = self.server.host_key.with_suffix(".pub").read_text()
         pins = "".join(f"h{index} {key}" for index in range(len(self.addresses)))
         return [
-            SshHost(
+            LoopbackHost(
                 Endpoint(f"h{n}", address, port_of(n) if port_of else self.server.port, self.server.user),
                 client_key=self.server.client_key,
                 pinned_keys=pins,
@@ -69,6 +80,10 @@ class Fleet:
             )
             for n, address in enumerate(self.addresses)
         ]
+
+    def hosts_cpu_s(self) -> float:
+        """What the hosts' side has used so far: SSH servers, shells and the tools that they ran."""
+        return sum(_process_cpu_s(pid) for pid in self.server.sessions())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -108,6 +123,15 @@ def fleet(count: int) -> Iterator[Fleet]:
             server.stop()
 
 
+def _process_cpu_s(pid: int) -> float:
+    """CPU seconds of a process and the children it has waited for; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / TICKS_PER_S
+
+
 def own_cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
@@ -116,6 +140,55 @@ def own_cpu_s() -> float:
 async def ask_all(hosts: Sequence[SshHost], script: str) -> None:
     replies = await asyncio.gather(*(host.ask(script, deadline_s=120) for host in hosts))
     assert all(reply.status == 0 and reply.stdout for reply in replies)
+
+
+def container(host: SshHost) -> Container:
+    """What the spec would say of the host."""
+    address, port = host.endpoint.address, host.endpoint.port
+    return Container(host.name, address, port, "kvm", 1, 1, 1, "eth0", "vg0", "pool", "1")
+
+
+async def look_at_all(hosts: Sequence[SshHost], parts: Collection[Part], before: dict[str, Seen]) -> dict[str, Seen]:
+    """One look at each, as the controller looks."""
+    looks = (
+        observe(
+            host,
+            container(host),
+            site="bench",
+            parts=parts,
+            probes=(),
+            before=before.get(host.name),
+            clock=time.time,
+            deadline_s=LOOK_DEADLINE_S,
+        )
+        for host in hosts
+    )
+    found = {}
+    for observation in await asyncio.gather(*looks):
+        assert isinstance(observation, Seen), observation
+        found[observation.container] = observation
+    return found
+
+
+async def replay_at_all(hosts: Sequence[SshHost], file: Path) -> None:
+    """Fetch and parse a busy container's full look; the host's part is one `cat`."""
+
+    async def one(host: SshHost) -> None:
+        reply = await host.ask(f"cat {file}", deadline_s=LOOK_DEADLINE_S)
+        seen = look.parse(
+            reply.stdout.decode(),
+            ["", ""],
+            container=container(host),
+            site="bench",
+            parts=ALL_PARTS,
+            hypervisor=HYPERVISORS["kvm"],
+            before=None,
+            at_s=time.time(),
+        )
+        assert isinstance(seen.storage, Storage), seen.trouble
+        assert len(seen.storage.volumes) == BUSY_GUESTS
+
+    await asyncio.gather(*(one(host) for host in hosts))
 
 
 async def timed(series: Series, work: Callable[[], Awaitable[object]]) -> None:
@@ -171,9 +244,7 @@ def peers(fleet: Fleet, ansible: str | None) -> list[tuple[Series, Peer | None]]
         TRIVIAL,
     ]
     extra = {
-        "ANSIBLE_SSH_ARGS": " ".join(
-            [*fleet.ssh_options, "-o", "ControlMaster=auto", "-o", "ControlPersist=600"]
-        ),
+        "ANSIBLE_SSH_ARGS": " ".join([*fleet.ssh_options, "-o", "ControlMaster=auto", "-o", "ControlPersist=600"]),
         "ANSIBLE_SSH_CONTROL_PATH": f"{fleet.home}/m-a%%h",
         "ANSIBLE_REMOTE_USER": fleet.server.user,
         "ANSIBLE_NOCOLOR": "1",
@@ -225,91 +296,107 @@ async def measure_black_holes(
                 await asyncio.gather(*stuck, *(host.close() for host in hosts), return_exceptions=True)
 
 
-async def benchmark(count: int, rounds: int, observation_script: str, ansible: str | None) -> Report:
+@dataclass
+class Looks:
+    """The controller's looks: their times, and what the hosts' side used meanwhile, in CPU seconds."""
+
+    series: Series
+    parts: Collection[Part]
+    hosts_cpu_s: float = 0.0
+
+    async def round(self, fleet: Fleet, hosts: Sequence[SshHost], before: dict[str, Seen]) -> None:
+        used_s = fleet.hosts_cpu_s()
+        await timed(self.series, lambda: look_at_all(hosts, self.parts, before))
+        self.hosts_cpu_s += fleet.hosts_cpu_s() - used_s
+
+    def figures(self, count: int) -> dict[str, object]:
+        rounds = len(self.series.wall_s)
+        own_s = sum(self.series.cpu_s)
+        goal = " (goal 1)"
+        return {
+            f"{self.series.name}: controller's CPU per host, ms{goal}": own_s / rounds / count * 1000,
+            f"{self.series.name}: hosts' own CPU per host, ms": self.hosts_cpu_s / rounds / count * 1000,
+            f"{self.series.name}: hosts' share of all CPU, %": (100 * self.hosts_cpu_s / (self.hosts_cpu_s + own_s)),
+        }
+
+
+async def benchmark(count: int, rounds: int, ansible: str | None) -> Report:
+    """Measure all contenders, alternating within each of `rounds`, on `count` hosts."""
+    cold, trivial = Series("vcrecon cold: connect and first answer"), Series("vcrecon warm, trivial probe")
+    full = Looks(Series("vcrecon warm, full look"), ALL_PARTS)
+    cheap = Looks(Series("vcrecon warm, cheap look (guests only)"), CHEAP_PARTS)
+    busy = Series(f"vcrecon warm, full look of a host with {BUSY_GUESTS} guests, replayed")
+    names = ("cold, healthy alone", "cold, beside black holes", "warm, healthy alone", "warm, beside black holes")
+    holes = [Series(f"vcrecon {name}") for name in names]
     with fleet(count) as ours:
-        cold, trivial = (
-            Series("vcrecon cold: connect and first answer"),
-            Series("vcrecon warm, trivial probe"),
-        )
-        real = Series("vcrecon warm, real observation")
         others = peers(ours, ansible)
+        replay = ours.home / "busy"
+        replay_bytes = replay.write_text(look_text(BUSY_GUESTS, "bench"))
         hosts = ours.hosts()
         await timed(cold, lambda: ask_all(hosts, TRIVIAL))
-        await ask_all(hosts, observation_script)
-        size = len((await hosts[0].ask(observation_script, deadline_s=60)).stdout)
-        for _, run in others[1:]:
+        seen = await look_at_all(hosts, ALL_PARTS, {})
+        for series, run in others[1:]:
             if run is not None:
                 run()  # opens the persistent connections
-        for series, _ in others:
             series.wall_s.clear()
         for _ in range(rounds):
             await timed(trivial, lambda: ask_all(hosts, TRIVIAL))
             for _, run in others:
                 if run is not None:
                     run()
-            await timed(real, lambda: ask_all(hosts, observation_script))
+            await full.round(ours, hosts, seen)
+            await cheap.round(ours, hosts, seen)
+            await timed(busy, lambda: replay_at_all(hosts, replay))
         await asyncio.gather(*(host.close() for host in hosts))
-        names = (
-            "cold, healthy alone",
-            "cold, beside black holes",
-            "warm, healthy alone",
-            "warm, beside black holes",
-        )
-        holes = [Series(f"vcrecon {name}") for name in names]
         await measure_black_holes(ours, rounds, 5, *holes)
-    series = [trivial, *(each for each, _ in others), real, cold, *holes]
-    parameters = {
-        "hosts": count,
-        "rounds": rounds,
-        "black holes": round(count * BLACK_HOLE_FRACTION),
-        "observation bytes": size,
-    }
+    peer_series = [each for each, _ in others]
+    parameters = {"hosts": count, "rounds": rounds, "black holes": round(count * BLACK_HOLE_FRACTION)}
     return Report(
-        "ssh fleet", parameters, series, figures(count, trivial, real, [s for s, _ in others], holes)
+        "ssh fleet",
+        parameters,
+        [trivial, *peer_series, full.series, cheap.series, busy, cold, *holes],
+        figures(count, trivial, peer_series, holes)
+        | full.figures(count)
+        | cheap.figures(count)
+        | _busy_figures(busy, count, replay_bytes)
+        | _unanswered(seen[hosts[0].name]),
     )
 
 
-def figures(
-    count: int, trivial: Series, real: Series, others: Sequence[Series], holes: Sequence[Series]
-) -> dict[str, object]:
+def _busy_figures(busy: Series, count: int, size_bytes: int) -> dict[str, object]:
+    assert busy.median_cpu_s is not None
+    return {
+        f"{busy.name}: controller's CPU per host, ms": busy.median_cpu_s / count * 1000,
+        f"{busy.name}: KiB a host": size_bytes / 1024,
+    }
+
+
+def _unanswered(seen: Seen) -> dict[str, object]:
+    """Which parts of the look this machine has no answer to, so that its figures are read rightly."""
+    return {f"no answer here to {part}": reason for part, reason in (seen.trouble or {}).items()}
+
+
+def figures(count: int, trivial: Series, others: Sequence[Series], holes: Sequence[Series]) -> dict[str, object]:
+    """What the medians of the trivial probe say."""
+
     def ratio(above: Series, below: Series) -> float | None:
         return above.median_s / below.median_s if above.median_s and below.median_s else None
 
     found: dict[str, object] = {
-        f"times faster than {other.name.split(',')[0]} (goal {goal})": ratio(other, trivial)
+        f"times faster than {other.name.split(',')[0]} (goal {goal})": ratio(other, trivial) or other.skipped
         for other, goal in zip(others, (40, 15, 100), strict=True)
     }
     assert trivial.median_cpu_s is not None
-    assert real.median_cpu_s is not None
     found["own CPU per host, trivial probe, ms"] = trivial.median_cpu_s / count * 1000
-    found["own CPU per host, real observation, ms (goal 1)"] = real.median_cpu_s / count * 1000
-    for name, alone, beside in (("cold", *holes[:2]), ("warm", *holes[2:])):
+    for name, (alone, beside) in (("cold", holes[:2]), ("warm", holes[2:])):
         slower = ratio(beside, alone)
         found[f"black holes slow the healthy, {name}, % (goal 5)"] = (slower - 1) * 100 if slower else None
     return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--hosts", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
-    parser.add_argument("--quick", action="store_true", help="40 hosts, 3 rounds: does it run at all")
-    parser.add_argument(
-        "--ansible", default=shutil.which("ansible"), metavar="PATH", help="the ansible command"
-    )
-    options = parser.parse_args()
+def run(*, quick: bool, ansible: str | None) -> Report:
+    """Called by `python -m benchmarks`. `quick` is 40 hosts and 3 rounds: does it run at all."""
     if sshd.SSHD is None:
-        print(f"ssh fleet: skipped: {sshd.SKIP_REASON}", file=sys.stderr)
-        return 0
-    # A run that is stopped early ends its server as well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if options.quick:
-        options.hosts, options.rounds = 40, 3
-    report = asyncio.run(benchmark(options.hosts, options.rounds, OBSERVATION, options.ansible))
-    show(report, json_file=options.json)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        return Report("ssh fleet", {}, [Series("all of it", skipped=sshd.SKIP_REASON)])
+    count, rounds = (40, 3) if quick else (200, 7)
+    return asyncio.run(benchmark(count, rounds, ansible))

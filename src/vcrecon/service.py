@@ -41,11 +41,11 @@ __all__ = ["PlanReport", "PlanStep", "plan_once", "serve"]
 
 _log = structlog.get_logger("vcrecon")
 
+INTERRUPTED = 130
+"""What a shell gives for a command ended by Ctrl-C."""
 HOUSEKEEPING_S = 1.0
 STATUS_EVERY_S = 0.2
-RECHECK_S = 5.0
-STUCK_AFTER_S = 10.0
-"""`apply` gives up when for so long nothing was done and only blocked objects are left."""
+RECHECK_S = 1.0
 
 
 async def serve(
@@ -184,6 +184,7 @@ class _Service:
         """Take each new generation into force; a bad one changes nothing and says why (S4)."""
         debounce_ms = int(self._settings.spec_debounce_s * 1000)
         while True:
+            watched = _identity(self._specs)
             try:
                 changes = awatch(
                     self._specs,
@@ -198,10 +199,12 @@ class _Service:
                     if files != self._files:
                         self._files = files
                         await self._reload()
+                    if _identity(self._specs) != watched:
+                        break  # another directory took its place: notices would still come from the old one
             except (OSError, RuntimeError) as error:
                 _log.warning("spec directory", error=str(error))
                 await self._reload()
-            await asyncio.sleep(1.0)
+                await asyncio.sleep(RECHECK_S)
 
     async def _reload(self) -> None:
         try:
@@ -281,7 +284,7 @@ class _Service:
         return 0
 
     async def _until_converged(self) -> int:
-        """0 when converged, 1 when only people can help with what is left, or the deadline passed."""
+        """0 when converged, 1 when only people can help with what is left, or the deadline passed; 130 when asked to stop."""
         deadline_s = time.monotonic() + self._settings.apply_deadline_s
         stuck_since_s: float | None = None
         while not self._stop.is_set():
@@ -290,11 +293,11 @@ class _Service:
                 self._take_stock()
                 return 0
             stuck_since_s = (stuck_since_s or now_s) if self._stuck() else None
-            if now_s > deadline_s or (stuck_since_s is not None and now_s - stuck_since_s > STUCK_AFTER_S):
+            if now_s > deadline_s or (stuck_since_s is not None and now_s - stuck_since_s > self._settings.stuck_s):
                 return 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), STATUS_EVERY_S)
-        return 1
+        return INTERRUPTED
 
     def _stuck(self) -> bool:
         """Whether nothing is under way and nothing is about to be: only blocked objects are left."""
@@ -307,6 +310,15 @@ class _Service:
             isinstance(d, Rest) or (isinstance(d, Block) and d.subject not in controller.memory.attempts)
             for d in decisions
         )
+
+
+def _identity(specs: Path) -> tuple[int, int] | None:
+    """Which directory the path leads to now; None when to none."""
+    try:
+        found = specs.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _fingerprint(specs: Path) -> tuple[tuple[str, int, int, int], ...]:

@@ -34,6 +34,8 @@ class Settings:
     shutdown_s: float = 20.0
     """How long steps in flight may take to end after SIGTERM."""
     apply_deadline_s: float = 3600.0
+    stuck_s: float = 10.0
+    """`apply` gives up when for so long nothing was done and only blocked objects are left."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

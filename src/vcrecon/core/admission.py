@@ -6,6 +6,7 @@ metric `vcrecon_queue`, and is asked for again by the next pass of its container
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 from vcrecon.core.actions import Action, CopyDisk, FetchImage, StartGuest, StopGuest
@@ -95,7 +96,9 @@ class Admission:
                 s for s, intent in memory.intents.items() if intent.action in ("stop-guest", "copy-disk")
             }
             under_way |= {a.subject for a in running if isinstance(a, CopyDisk | StopGuest)}
-            return self.limits.moves - len(under_way - {action.subject})
+            if action.subject in under_way:
+                return sys.maxsize  # it holds its slot already: never behind those that wait for one
+            return self.limits.moves - len(under_way)
         if queue == "starts":
             mine = sum(isinstance(a, StartGuest) and a.container == action.container for a in running)
             return self.limits.starts_per_container - mine

@@ -9,6 +9,8 @@ from vcrecon.core.memory import Attempts
 
 FIRST_S = 2.0
 LONGEST_S = 300.0
+CRASH_LOOP = "crash-loop"
+"""The error of a guest that goes down again and again: delays its next start, and nothing else."""
 
 
 def wait_s(attempts: Attempts | None, now_s: float) -> float:

@@ -9,11 +9,9 @@ what the others last showed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from vcrecon.core.actions import (
+    Action,
     ActivateCopy,
     Contextualize,
     CopyDisk,
@@ -26,15 +24,13 @@ from vcrecon.core.actions import (
     StartGuest,
     StopGuest,
 )
+from vcrecon.core.backoff import CRASH_LOOP
+from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
-from vcrecon.core.memory import Claim, Memory
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
 from vcrecon.core.world import Sighting, fenced
-from vcrecon.spec.model import Guest, Image
-
-if TYPE_CHECKING:
-    from vcrecon.core.plan import View
+from vcrecon.spec.model import Image
 
 SMALL_DISK_BYTES = 64 * 1024**2
 """What a thin snapshot is assumed to need at once."""
@@ -42,90 +38,6 @@ SMALL_DISK_BYTES = 64 * 1024**2
 METADATA_FULL_PERCENT = 95.0
 STOP_POLL_S = 2.0
 BOOT_POLL_S = 1.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """One guest on one container, and all that bears on it. `ready` says the container is vlan-ready."""
-
-    view: View
-    observation: Seen
-    name: str
-    here: Sighting
-    ready: bool
-
-    @property
-    def subject(self) -> str:
-        return f"guest/{self.name}"
-
-    @property
-    def container(self) -> str:
-        return self.here.container
-
-    @property
-    def memory(self) -> Memory:
-        return self.view.memory
-
-    @property
-    def guest(self) -> Guest | None:
-        return self.view.spec.guests.get(self.name)
-
-    @property
-    def wanted_here(self) -> bool:
-        return self.view.spec.placement.get(self.name) == self.container
-
-    @property
-    def claim(self) -> Claim | None:
-        return self.memory.claims.get(self.name)
-
-    @property
-    def volume(self) -> Volume | None:
-        """The live disk here."""
-        return self.here.volume if self.here.volume is not None and self.here.volume.live else None
-
-    @property
-    def incoming(self) -> Volume | None:
-        return self.here.volume if self.here.volume is not None and self.here.volume.incoming else None
-
-    @property
-    def storage(self) -> Storage | None:
-        return self.observation.storage if isinstance(self.observation.storage, Storage) else None
-
-    @cached_property
-    def others(self) -> tuple[Sighting, ...]:
-        """Live copies on other containers that answer."""
-        found = self.view.world.elsewhere(self.name, self.container)
-        return tuple(s for s in found if s.live and self.view.world.reachable(s.container))
-
-    @cached_property
-    def silent(self) -> tuple[str, ...]:
-        """Containers that do not answer, are not fenced, and may hold a live copy (S1)."""
-        world, memory = self.view.world, self.memory
-        places = {s.container for s in world.elsewhere(self.name, self.container) if s.live}
-        if self.claim is not None:
-            places.add(self.claim.container)
-        elif not memory.claims_complete and self.volume is None:
-            places |= {name for name in self.view.spec.containers if name not in memory.seen}
-        places.discard(self.container)
-        return tuple(sorted(p for p in places if not world.reachable(p) and not fenced(memory, p)))
-
-    @property
-    def last_epoch(self) -> int:
-        """The highest epoch of the guest's disks that anything knows of; 0 for a guest never made."""
-        places = [self.here, *self.view.world.elsewhere(self.name, self.container)]
-        known = [
-            v.epoch for s in places for v in (s.volume, *s.quarantined) if v is not None and not v.incoming
-        ]
-        return max(known + ([self.claim.epoch] if self.claim else []), default=0)
-
-    def holds_work(self, volume: Volume) -> bool:
-        """Whether the disk may hold a student's work (S2)."""
-        return volume.touched or (volume.boots > 0 and self.view.spec.site.session == "running")
-
-    def consents(self, kind: str, epoch: int) -> bool:
-        """Whether a person named this disk for `kind`."""
-        consent = self.memory.consents.get((kind, self.name))
-        return consent is not None and consent.epoch >= epoch
 
 
 Rule = Callable[[Case], Decision | None]
@@ -136,8 +48,16 @@ def decide(case: Case) -> Decision:
     for rule in COMMON + (WANTED if case.wanted_here else UNWANTED):
         decision = rule(case)
         if decision is not None:
-            return decision
+            return decision if not isinstance(decision, Do) else _not_yet(case, decision.action) or decision
     return Rest(case.subject, "nothing to do here")
+
+
+def _not_yet(case: Case, action: Action) -> Block | None:
+    """What failed waits, also while the guest runs (S8); a crash loop holds back only its next start."""
+    attempts = case.memory.attempts.get(case.subject)
+    if attempts is not None and attempts.error == CRASH_LOOP and not isinstance(action, StartGuest):
+        return None
+    return backing_off(case.memory, case.subject, case.view.now_s)
 
 
 # --- rules for every guest -----------------------------------------------------------------------------------
@@ -182,8 +102,7 @@ def _stale(case: Case) -> Decision | None:
     mine = case.here.epoch
     newer = next((s for s in case.others if s.epoch > mine), None)
     claim = case.claim
-    overtaken = claim is not None and claim.container != case.container and claim.epoch > mine
-    if newer is None and not overtaken:
+    if newer is None and not _overtaken(case, mine):
         return None
     where = newer.container if newer else claim.container if claim else "?"
     if case.here.active:
@@ -194,16 +113,30 @@ def _stale(case: Case) -> Decision | None:
     if case.volume is None:
         return None
     return Do(
-        Quarantine(
-            case.container, f"the live copy is on {where}", case.name, case.volume.name, mine, why="moved"
-        )
+        Quarantine(case.container, f"the live copy is on {where}", case.name, case.volume.name, mine, why="moved")
     )
 
 
+def _overtaken(case: Case, mine: int) -> bool:
+    """Whether the record says that a newer disk lives elsewhere, and that container does not disprove it.
+
+    A claim is written before the act: when the act never happened, this disk is still the one.
+    """
+    claim = case.claim
+    if claim is None or claim.container == case.container or claim.epoch <= mine:
+        return False
+    if not case.view.world.clear(claim.container) or _copied(case, claim.container):
+        return True
+    there = case.view.world.sightings.get(case.name, {}).get(claim.container)
+    return there is not None and there.volume is not None and not case.here.active
+
+
 def _copied(case: Case, container: str) -> bool:
-    """Whether `container` holds, or cannot any more be said not to hold, the guest's newer disk."""
+    """Whether `container` was last seen with a newer disk of the guest, live or put aside after it was used."""
     sighting = case.view.world.sightings.get(case.name, {}).get(container)
-    return sighting is not None and sighting.live
+    if sighting is None:
+        return False
+    return sighting.live or any(v.boots and v.epoch > case.here.epoch for v in sighting.quarantined)
 
 
 def _backoff(case: Case) -> Decision | None:
@@ -231,6 +164,12 @@ def _may_live_elsewhere(case: Case) -> Decision | None:
     if case.here.active or not case.silent:
         return None
     where = ", ".join(case.silent)
+    if any(case.view.world.reachable(name) for name in case.silent):
+        return Block(
+            case.subject,
+            "may-live-elsewhere",
+            f"{case.name} may still run on {where}, which does not show its guests and disks: repair it first",
+        )
     return Block(
         case.subject,
         "may-live-elsewhere",
@@ -241,29 +180,37 @@ def _may_live_elsewhere(case: Case) -> Decision | None:
 
 def _bring_in(case: Case) -> Decision | None:
     """No live disk here, but there is one to be had: carry it over."""
-    if case.volume is not None:
+    if case.volume is not None or case.here.active:
         return None
     found = _source(case)
     if found is None:
         return _unfinished(case)
     source, disk = found
+    clear = case.view.world.clear(source.container)
+    if clear and source.live and case.consents("rebuild", disk.epoch):
+        return _unfinished(case) or Wait(case.subject, f"to be rebuilt: {source.container} puts its disk aside")
     stamp = (disk.epoch, disk.boots)
     if case.incoming is not None and case.incoming.copy_of == stamp and not source.active:
         touched = case.holds_work(disk)
         reason = f"its disk from {source.container} arrived whole"
-        return Do(
-            ActivateCopy(case.container, reason, case.name, case.incoming.name, disk.epoch + 1, touched)
-        )
+        return Do(ActivateCopy(case.container, reason, case.name, case.incoming.name, disk.epoch + 1, touched))
     if case.incoming is not None:
         return _unfinished(case)
-    if not case.view.world.reachable(source.container):
-        return None  # fenced: its disk cannot be read; `_create` begins anew and the old disk is kept
+    if not clear and fenced(case.memory, source.container):
+        return None  # its disk cannot be read; `_create` begins anew and the old disk is kept
+    if not clear:
+        return Block(
+            case.subject,
+            "disk-out-of-reach",
+            f"the disk of {case.name} is on {source.container}, which does not show it now: bring it back, or "
+            f"say `vcrecon fence {source.container} --confirmed` to begin anew without that disk",
+        )
     if case.view.frozen:
         return Block(case.subject, "site-frozen", case.view.frozen)
     if source.active:
         return Wait(case.subject, f"waiting for it to stop on {source.container}", STOP_POLL_S)
-    if not disk.boots:
-        return Wait(case.subject, f"never booted on {source.container}: made anew here once it is gone there")
+    if source.live and not case.holds_work(disk):
+        return Wait(case.subject, f"no work on {source.container}: made anew here once its disk is gone there")
     return _copy(case, source, disk)
 
 
@@ -285,14 +232,31 @@ def _source(case: Case) -> tuple[Sighting, Volume] | None:
 def _unfinished(case: Case) -> Decision | None:
     if case.incoming is None:
         return None
+    if _only_copy(case, case.incoming):
+        return Block(
+            case.subject,
+            "only-copy",
+            f"{case.container} holds a proved copy of the disk of {case.name}, and the original is nowhere to be "
+            f"seen: bring it back; to give both up and begin anew, say `vcrecon rebuild {case.name}`",
+        )
     reason = "an unfinished or outdated copy"
     return Do(Discard(case.container, reason, case.name, case.incoming.name))
 
 
+def _only_copy(case: Case, copy: Volume) -> bool:
+    """Whether nothing but this copy shows a disk that may hold a student's work (S2)."""
+    if copy.copy_of is None or case.consents("rebuild", copy.copy_of[0]):
+        return False
+    epoch, claim = copy.copy_of[0], case.claim
+    if not (case.holds_work(copy) or (claim is not None and claim.touched)):
+        return False
+    places = [case.here, *case.view.world.elsewhere(case.name, case.container)]
+    disks = [v for s in places for v in (s.volume, *s.quarantined) if v is not None and not v.incoming]
+    return all(v.epoch < epoch for v in disks)
+
+
 def _copy(case: Case, source: Sighting, disk: Volume) -> Decision:
-    full = _no_room(
-        case, disk.used_bytes or disk.size_bytes, thick=bool(case.guest and case.guest.storage == "thick")
-    )
+    full = _no_room(case, disk.used_bytes or disk.size_bytes, thick=bool(case.guest and case.guest.storage == "thick"))
     if full is not None:
         return full
     return Do(
@@ -322,7 +286,7 @@ def _no_room(case: Case, need_bytes: int, *, thick: bool) -> Block | None:
             "no-storage",
             f"{case.container} has no volume group or thin pool; see container/{case.container}",
         )
-    free = storage.group_free_bytes if thick else storage.pool_free_bytes
+    free = _free_bytes(storage, thick=thick)
     if need_bytes > free or storage.pool_metadata_percent >= METADATA_FULL_PERCENT:
         return Block(
             case.subject,
@@ -331,6 +295,10 @@ def _no_room(case: Case, need_bytes: int, *, thick: bool) -> Block | None:
             f"(metadata {storage.pool_metadata_percent:.0f} % used): prune, extend the pool, or place it elsewhere",
         )
     return None
+
+
+def _free_bytes(storage: Storage, *, thick: bool) -> int:
+    return storage.group_free_bytes if thick else storage.pool_free_bytes
 
 
 def _lost_disk(case: Case) -> Decision | None:
@@ -364,10 +332,13 @@ def _create(case: Case) -> Decision | None:
     if case.volume is not None or case.guest is None:
         return None
     if case.here.active:
+        if case.consents("rebuild", case.last_epoch):
+            return _stop(case, "a person asked to rebuild it")
         return Block(
             case.subject,
             "no-disk",
-            f"{case.name} runs on {case.container} without a disk that vcrecon knows; look there with `lvs -o+tags`",
+            f"{case.name} runs on {case.container} without a disk that vcrecon knows: look there with "
+            f"`lvs -o+tags`; to begin anew, say `vcrecon rebuild {case.name}`",
         )
     back = _restorable(case.here, case.last_epoch)
     if back is not None and case.consents("rebuild", back.epoch):
@@ -384,9 +355,7 @@ def _create(case: Case) -> Decision | None:
         return full
     if not have_image:
         return Wait(case.subject, f"waiting for image {image.name} on {case.container}", image=image.name)
-    return Do(
-        CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1)
-    )
+    return Do(CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1))
 
 
 def _holds(case: Case, image: Image, *, thick: bool) -> bool:
@@ -461,11 +430,9 @@ def _start(case: Case) -> Decision | None:
     volume, domain = case.volume, case.here.domain
     if volume is None:
         return None
-    older = next((s for s in case.others if s.epoch < volume.epoch), None)
+    older = next((s for s in case.others if s.active or s.epoch <= volume.epoch), None)
     if older is not None:
-        return Wait(
-            case.subject, f"waiting until its old disk on {older.container} is put aside", STOP_POLL_S
-        )
+        return Wait(case.subject, f"waiting until its old disk on {older.container} is put aside", STOP_POLL_S)
     guest = case.guest
     if (
         guest is not None
@@ -480,9 +447,7 @@ def _start(case: Case) -> Decision | None:
         return Wait(case.subject, f"waiting for the network of {case.container}", STOP_POLL_S)
     reason = "restart: it should be running" if volume.boots else "first boot"
     touched = case.view.spec.site.session == "running" or volume.touched
-    return Do(
-        StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched)
-    )
+    return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))
 
 
 def _stop(case: Case, reason: str) -> Decision:
@@ -495,20 +460,23 @@ def _stop(case: Case, reason: str) -> Decision:
         return Do(StopGuest(case.container, reason, case.name))
     if waited_s < case.view.spec.site.stop_grace_s:
         return Wait(case.subject, f"asked to power off {waited_s:.0f} s ago: {reason}", STOP_POLL_S)
-    return Do(
-        StopGuest(case.container, f"did not stop within {waited_s:.0f} s: {reason}", case.name, force=True)
-    )
+    return Do(StopGuest(case.container, f"did not stop within {waited_s:.0f} s: {reason}", case.name, force=True))
 
 
 # --- rules for a guest that does not belong on this container -------------------------------------------------
 
 
-def _put_aside(case: Case) -> Decision | None:
-    if case.here.live:
-        return None
+def _prune(case: Case) -> Decision | None:
+    """A person named the kept disks of this guest, wherever the guest itself is now."""
     for volume in case.here.quarantined:
         if case.consents("prune", volume.epoch):
             return Do(Prune(case.container, "a person named it", case.name, volume.name, volume.epoch))
+    return None
+
+
+def _put_aside(case: Case) -> Decision | None:
+    if case.here.live:
+        return None
     if case.incoming is not None:
         return _unfinished(case)
     if case.here.quarantined:
@@ -533,14 +501,7 @@ def _stay_for_now(case: Case) -> Decision | None:
     if why is None:
         return None
     known = case.guest is not None and case.volume is not None and not case.volume.incoming
-    if (
-        known
-        and not case.here.active
-        and not case.silent
-        and case.volume
-        and case.volume.boots
-        and target is not None
-    ):
+    if known and not case.here.active and not case.silent and case.volume and case.volume.boots and target is not None:
         started = _start(case)
         if started is not None and not isinstance(started, Wait):
             return started
@@ -557,17 +518,33 @@ def _not_ready(case: Case, target: str) -> str | None:
         return f"{case.name} stays on {case.container}: {target} does not show its disks and guests"
     if there.release in (None, UNKNOWN):
         return f"{case.name} stays on {case.container}: {target} is not installed"
-    volume = case.volume
-    need = (volume.used_bytes or volume.size_bytes) if volume and volume.boots else SMALL_DISK_BYTES
-    if not there.storage.pool_bytes or there.storage.pool_free_bytes < need:
-        free = there.storage.pool_free_bytes // 1024**2
-        return f"{case.name} stays on {case.container}: {target} has {free} MiB free, {need // 1024**2} MiB are needed"
+    full = _no_room_there(case, target, there.storage)
+    if full is not None:
+        return full
     facts = there.network
     vlans = {interface.vlan for interface in case.guest.interfaces} if case.guest else set()
     if not isinstance(facts, NetworkFacts) or not vlans <= facts.bridges.keys():
         return f"{case.name} stays on {case.container}: {target} is still preparing its network"
     if f"container/{target}" in case.memory.paused:
         return f"{case.name} stays on {case.container}: {target} is paused"
+    return None
+
+
+def _no_room_there(case: Case, target: str, storage: Storage) -> str | None:
+    """The same test that the destination makes before it copies; a copy already there has its room."""
+    held = case.view.world.on(target).get(case.name)
+    if held is not None and held.volume is not None:
+        return None
+    stays = f"{case.name} stays on {case.container}: {target} has"
+    if not storage.group_present or not storage.pool_bytes:
+        return f"{stays} no volume group or thin pool"
+    volume, thick = case.volume, case.guest is not None and case.guest.storage == "thick"
+    need = (volume.used_bytes or volume.size_bytes) if volume and volume.boots else SMALL_DISK_BYTES
+    free = _free_bytes(storage, thick=thick)
+    if free < need:
+        return f"{stays} {free // 1024**2} MiB free, {need // 1024**2} MiB are needed"
+    if storage.pool_metadata_percent >= METADATA_FULL_PERCENT:
+        return f"{stays} {storage.pool_metadata_percent:.0f} % of its thin metadata used: extend it"
     return None
 
 
@@ -581,6 +558,9 @@ def _leave(case: Case) -> Decision | None:
         return None
     if target is None:
         return Do(Quarantine(case.container, reason, case.name, volume.name, volume.epoch, why="removed"))
+    if case.consents("rebuild", volume.epoch):
+        reason = "a person asked to rebuild it"
+        return Do(Quarantine(case.container, reason, case.name, volume.name, volume.epoch, why="rebuilt"))
     if not case.holds_work(volume):
         return Do(Discard(case.container, f"{reason}; it holds no work", case.name, volume.name))
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
@@ -589,6 +569,7 @@ def _leave(case: Case) -> Decision | None:
 COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, _stale)
 WANTED: tuple[Rule, ...] = (
     _backoff,
+    _prune,
     _twin,
     _may_live_elsewhere,
     _bring_in,
@@ -599,4 +580,4 @@ WANTED: tuple[Rule, ...] = (
     _running,
     _start,
 )
-UNWANTED: tuple[Rule, ...] = (_put_aside, _backoff, _stay_for_now, _leave)
+UNWANTED: tuple[Rule, ...] = (_prune, _put_aside, _backoff, _stay_for_now, _leave)

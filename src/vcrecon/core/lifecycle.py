@@ -43,9 +43,7 @@ def _transitions(edges: tuple[Edge, ...]) -> list[dict[str, object]]:
 @cache
 def _machine(kind: type[State]) -> Machine:
     edges = CONTAINER_EDGES if kind is ContainerState else GUEST_EDGES
-    return Machine(
-        model=None, states=kind, initial=None, transitions=_transitions(edges), auto_transitions=False
-    )
+    return Machine(model=None, states=kind, initial=None, transitions=_transitions(edges), auto_transitions=False)
 
 
 @cache
@@ -62,9 +60,7 @@ def judge(before: State, after: State) -> Change:
     if not found:
         return Jump()
     trigger = next(
-        name
-        for name, event in machine.events.items()
-        if any(t in found for t in event.transitions[before.name])
+        name for name, event in machine.events.items() if any(t in found for t in event.transitions[before.name])
     )
     edges = CONTAINER_EDGES if isinstance(before, ContainerState) else GUEST_EDGES
     return Step(next(e.reason for e in edges if (e.trigger, e.source, e.dest) == (trigger, before, after)))
@@ -72,6 +68,16 @@ def judge(before: State, after: State) -> Change:
 
 class _Drawing:
     """GraphMachine draws the graph of a model; this one has nothing else to it."""
+
+
+def _plain(source: str, kind: type[State]) -> str:
+    """The engine's drawing with the names that users see, without its styles (`Class` is not even Mermaid)."""
+    lines = (line for line in source.splitlines() if line.strip())
+    kept = [line for line in lines if not line.strip().startswith(("classDef ", "Class "))]
+    text = "\n".join(kept)
+    for state in kind:
+        text = text.replace(f'state "{state.name}" as {state.name}', f'state "{state.value}" as {state.name}')
+    return text
 
 
 def diagram() -> str:
@@ -88,14 +94,11 @@ def diagram() -> str:
             transitions=_transitions(edges),
             auto_transitions=False,
             graph_engine="mermaid",
-            title=title,
+            title=f"title: {title}",
         )
-        drawing = str(machine.get_combined_graph().source).strip()  # type: ignore[attr-defined]
-        rows = "\n".join(
-            f"| `{e.source.value}` | `{e.trigger}` | `{e.dest.value}` | {e.reason} |" for e in edges
-        )
+        drawing = _plain(str(machine.get_combined_graph().source), kind)  # type: ignore[attr-defined]
+        rows = "\n".join(f"| `{e.source.value}` | `{e.trigger}` | `{e.dest.value}` | {e.reason} |" for e in edges)
         parts.append(
-            f"## {title}\n\n```mermaid\n{drawing}\n```\n\n"
-            f"| from | action | to | when |\n|---|---|---|---|\n{rows}\n"
+            f"## {title}\n\n```mermaid\n{drawing}\n```\n\n| from | action | to | when |\n|---|---|---|---|\n{rows}\n"
         )
     return "\n".join(parts)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from vcrecon.core.actions import FetchImage, SetUpNetwork
+from vcrecon.core.case import Case
 from vcrecon.core.classify import NetworkGaps, answered, container_state, guest_state, network_gaps
 from vcrecon.core.decisions import Block, Decision, Do, Plan, Rest, Status, Wait, backing_off
-from vcrecon.core.guest_rules import Case, decide
+from vcrecon.core.guest_rules import decide
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Unseen
 from vcrecon.core.states import ContainerState, GuestState
@@ -123,9 +124,14 @@ def _gaps(view: View, container: str, here: list[Guest], observation: Seen) -> N
     gaps = network_gaps(
         view.wanted.bridges(here), view.wanted.firewall(container, here).digest, observation.network
     )
-    # A bridge that a guest unknown to the spec still hangs on stays until that guest is quarantined.
-    strangers = any(s.active and name not in view.spec.guests for name, s in view.world.on(container).items())
-    return NetworkGaps(gaps.vlans, (), gaps.firewall) if strangers else gaps
+    on = view.world.on(container)
+    if not any(s.active and name not in view.spec.guests for name, s in on.items()):
+        return gaps
+    # A guest that left the spec still runs: its bridge stays until it is quarantined, and so do the rules that
+    # let its frames pass, unless a guest that is to start here needs new ones (S3: it may wait for a person).
+    placed = (on.get(name) for name in view.spec.deployment.get(container, ()))
+    keep_rules = observation.network.firewall != "" and all(s is not None and s.active for s in placed)
+    return NetworkGaps(gaps.vlans, (), gaps.firewall and not keep_rules)
 
 
 def _container_decision(

@@ -6,7 +6,7 @@ A container that stops answering keeps its last sightings: what was there may st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import UNKNOWN, Domain, Observation, Seen, Storage, Unseen, Volume
@@ -70,6 +70,7 @@ class World:
         self.last_seen: dict[str, Seen] = {}
         self.sightings: dict[str, dict[str, Sighting]] = {}
         self._guests_of: dict[str, dict[str, Sighting]] = {}
+        self._known: dict[str, Seen] = {}
 
     def observe(self, observation: Observation) -> frozenset[str]:
         """Take in one observation; returns the guests whose traces on that container changed."""
@@ -78,7 +79,7 @@ class World:
             return frozenset()
         self.last_seen[observation.container] = observation
         before = self._guests_of.get(observation.container, {})
-        after = sight(observation)
+        after = sight(self._with_what_was_known(observation))
         self._guests_of[observation.container] = after
         changed = {guest for guest in before.keys() | after.keys() if before.get(guest) != after.get(guest)}
         for guest in changed:
@@ -89,10 +90,21 @@ class World:
                 places.pop(observation.container, None)
         return frozenset(changed)
 
+    def _with_what_was_known(self, observation: Seen) -> Seen:
+        """UNKNOWN is not absence: disks or domains that a host does not show now keep their last sightings."""
+        known = self._known.get(observation.container)
+        if known is not None and observation.storage is UNKNOWN:
+            observation = replace(observation, storage=known.storage)
+        if known is not None and observation.domains is UNKNOWN:
+            observation = replace(observation, domains=known.domains)
+        self._known[observation.container] = observation
+        return observation
+
     def forget(self, container: str) -> None:
         """Drop a container that left the spec."""
         self.current.pop(container, None)
         self.last_seen.pop(container, None)
+        self._known.pop(container, None)
         for guest in self._guests_of.pop(container, {}):
             self.sightings.get(guest, {}).pop(container, None)
 
@@ -102,6 +114,11 @@ class World:
 
     def reachable(self, container: str) -> bool:
         return isinstance(self.current.get(container), Seen)
+
+    def clear(self, container: str) -> bool:
+        """Whether it answers and shows its disks and its domains: only then is absence there a fact."""
+        seen = self.current.get(container)
+        return isinstance(seen, Seen) and isinstance(seen.storage, Storage) and seen.domains is not UNKNOWN
 
     def elsewhere(self, guest: str, container: str) -> Iterator[Sighting]:
         """Its traces on other containers, unreachable ones included."""

@@ -93,7 +93,7 @@ def parse(
             try:
                 seen = reader(seen, sections, container, site)
                 trouble.pop(part.value, None)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 trouble[part.value] = _trouble(stderr, error)
                 seen = _forget(seen, part)
     if Part.GUESTS in parts:
@@ -115,7 +115,7 @@ def _split(text: str) -> dict[str, tuple[str, int]]:
     lines: list[str] = []
     for line in text.splitlines():
         if line.startswith("@@ = ") and name:
-            found[name] = ("\n".join(lines), int(line[5:]) if line[5:].isdigit() else 1)
+            found[name] = ("\n".join(lines), int(line[5:]) if re.fullmatch(r"[0-9]{1,3}", line[5:]) else 1)
             name = ""
         elif line.startswith("@@ "):
             name, lines = line[3:], []
@@ -193,9 +193,7 @@ def parse_lvm(report: str, group: str, pool: str, site: str) -> Storage:
                 volume = _volume(row, tags)
                 if volume is not None:
                     volumes.append(volume)
-        return Storage(
-            True, int(groups[0]["vg_free"]), size, data, metadata, frozenset(goldens), tuple(volumes)
-        )
+        return Storage(True, int(groups[0]["vg_free"]), size, data, metadata, frozenset(goldens), tuple(volumes))
     return Storage(False)
 
 
@@ -293,7 +291,7 @@ def _guests(
         if answers is None:
             raise ValueError(f"{hypervisor.name} does not answer")
         domains = hypervisor.parse(answers, site, seen.boot_id)
-    except (ValueError, IndexError) as error:
+    except (ValueError, LookupError) as error:
         wrong = _trouble(stderr, error)
     return replace(seen, domains=domains), wrong
 

@@ -57,7 +57,10 @@ class Disks:
             f"mkfs.xfs -q -f {block}",
             f"mkdir -p {mount}",
             f"mount -t xfs -o nouuid {block} {mount}",
+            # A full disk must not leave it mounted until the next try, which may be minutes away.
+            f"trap 'umount {mount}' EXIT",
             f"{TAR} -C {mount} -f {archive}",
+            "trap - EXIT",
             f"umount {mount}",
         ]
 

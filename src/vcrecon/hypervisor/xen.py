@@ -29,24 +29,22 @@ class Xen:
     def parse(self, answers: Sequence[str], site: str, boot_id: str) -> tuple[Domain, ...]:
         listing, marks = answers
         known = {m["name"]: m for m in map(_MARK.match, marks.splitlines()) if m and m["site"] == site}
+        by_uuid = {mark["uuid"]: mark for mark in known.values()}
         rows = listing.splitlines()
         if not rows or not rows[0].startswith("Name"):
             raise ValueError(f"xl list said: {listing.strip()[:200]!r}")
-        domains = {
-            name: Domain(name, "off", reason="", definition=mark["definition"])
-            for name, mark in known.items()
-        }
+        domains = {name: Domain(name, "off", reason="", definition=mark["definition"]) for name, mark in known.items()}
         for row in rows[1:]:
             fields = row.split()
             uuid = _UUID.search(row)
             if len(fields) < 6 or uuid is None:
                 raise ValueError(f"xl list said: {row.strip()[:200]!r}")
-            name, serial, flags = fields[0], fields[1], fields[4]
-            mark = known.get(name)
-            if mark is not None and mark["uuid"] == uuid[0]:
-                domains[name] = Domain(
-                    name, _state(flags), f"{boot_id}/{serial}", definition=mark["definition"]
-                )
+            # By UUID: a domain that is being torn down has lost its name, "(null)", and not yet its disk.
+            mark = by_uuid.get(uuid[0])
+            if mark is not None:
+                found = Domain(mark["name"], _state(fields[4]), f"{boot_id}/{fields[1]}", "", mark["definition"])
+                if found.state != "stopping" or not domains[found.guest].active:
+                    domains[found.guest] = found
         return tuple(domains.values())
 
     def define(self, launch: Launch) -> tuple[list[str], bytes]:
@@ -64,7 +62,14 @@ class Xen:
         return [f"if xl list {guest} >/dev/null 2>&1; then xl {verb} {guest} >/dev/null; fi"]
 
     def require_off(self, guest: str, status: int) -> list[str]:
-        return [f"if xl list {guest} >/dev/null 2>&1; then echo '{guest} still runs' >&2; exit {status}; fi"]
+        # Asked for the whole list: an xl that does not answer ends the script, and is not taken for "off".
+        return [
+            "active=$(xl list)",
+            f"if printf '%s\\n' \"$active\" | cut -d ' ' -f 1 | grep -q -x -F -e {guest}; then",
+            f"  echo '{guest} still runs' >&2",
+            f"  exit {status}",
+            "fi",
+        ]
 
     def forget(self, guest: str) -> list[str]:
         return [f"rm -f {_DIR}/{guest}.cfg"]

@@ -1,0 +1,366 @@
+"""The scripts of every action: real sh parses them, they hold no secret, and their guards work."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+from worlds import (
+    IMAGE,
+    INITRD,
+    KERNEL,
+    SERVICE,
+    ASite,
+    a_container,
+    a_guest,
+    a_spec,
+    arriving,
+    kept_disk,
+    running,
+    seen,
+    students_disk,
+)
+
+from vcrecon.core.actions import (
+    ACTIONS,
+    Action,
+    ActivateCopy,
+    Contextualize,
+    CopyDisk,
+    CreateVolume,
+    Discard,
+    FetchImage,
+    MarkTouched,
+    Prune,
+    Quarantine,
+    Restore,
+    SetUpNetwork,
+    StartGuest,
+    StopGuest,
+)
+from vcrecon.errors import Permanent, Transient
+from vcrecon.host import context, scripts
+from vcrecon.host.scripts import Bench, Secrets
+from vcrecon.host.steps import CORRUPT, LOCKED, UNSAFE, Step, failure, locked
+from vcrecon.host.storage import Disks
+
+SITE_SECRET = b"canary-site-secret-0123456789abc"
+PASSWORD_HASH = "$y$j9T$canary-salt$canary-hash"
+WHY = "because"
+
+EVERY_ACTION: dict[str, list[Action]] = {
+    "set-up-network": [SetUpNetwork("c1", WHY, (101,), (200,))],
+    "fetch-image": [FetchImage("c1", WHY, "debian")],
+    "create-volume": [CreateVolume("c1", WHY, "alice", 3), CreateVolume("c1", WHY, "thick", 1)],
+    "contextualize": [Contextualize("c1", WHY, "alice", "vcg-alice")],
+    "start-guest": [StartGuest("c1", WHY, "alice", "vcg-alice", 1, 2, True)],
+    "stop-guest": [StopGuest("c1", WHY, "alice", False), StopGuest("c1", WHY, "alice", True)],
+    "copy-disk": [CopyDisk("c1", WHY, "alice", "c2", "vcg-alice", 4 * 1024**3, 1, 2, True, "c" * 64, "e" * 32)],
+    "activate-copy": [ActivateCopy("c1", WHY, "bob", "vcg-bob", 2, True)],
+    "mark-touched": [MarkTouched("c1", WHY, "alice", "vcg-alice")],
+    "quarantine": [Quarantine("c1", WHY, "alice", "vcg-alice", 1, "moved")],
+    "restore": [Restore("c1", WHY, "carol", "vcq-carol-1", 1, True)],
+    "discard": [Discard("c1", WHY, "alice", "vcg-alice")],
+    "prune": [Prune("c1", WHY, "carol", "vcq-carol-1", 1)],
+}
+
+
+def a_bench(hypervisor: str) -> Bench:
+    names = ["alice", "bob", "carol", "thick"]
+    guests = {"thick": a_guest("thick", 4, storage="thick")}
+    containers = {name: a_container(name, hypervisor=hypervisor, volume_group="v g") for name in ("c1", "c2")}
+    spec = a_spec({"c1": names, "c2": []}, guests=guests, containers=containers)
+    volumes = [students_disk("alice"), arriving("bob", (1, 2)), kept_disk("carol")]
+    site = ASite(spec, seen("c1", volumes, [running("alice")]), seen("c2"))
+    return Bench(site.wanted, site.world, site.memory, Secrets(SITE_SECRET, lambda guest: PASSWORD_HASH))
+
+
+def all_steps(action: Action, bench: Bench) -> list[Step]:
+    if isinstance(action, CopyDisk):
+        copy = scripts.copy(action, bench)
+        return [copy.prepare, copy.send, copy.write, copy.digest, copy.prove("f" * 64)]
+    return list(scripts.steps(action, bench))
+
+
+CASES = [
+    pytest.param(action, hypervisor, id=f"{kind}-{number}-{hypervisor}")
+    for kind, actions in EVERY_ACTION.items()
+    for number, action in enumerate(actions)
+    for hypervisor in ("kvm", "xen")
+]
+
+
+def test_every_action_is_covered_here() -> None:
+    assert set(EVERY_ACTION) == {action.kind for action in ACTIONS}
+
+
+@pytest.mark.parametrize(("action", "hypervisor"), CASES)
+def test_sh_parses_every_script_and_the_script_within(action: Action, hypervisor: str) -> None:
+    for step in all_steps(action, a_bench(hypervisor)):
+        subprocess.run(["sh", "-n"], input=step.script, text=True, check=True)
+        # The outer script hands the inner one to `sh -c`: print it, and parse that too.
+        outer = step.script.replace("flock -n", "printf '%s\\n'", 1) if step.script.startswith("flock") else ""
+        words = subprocess.run(["sh", "-c", outer], capture_output=True, text=True, check=True).stdout
+        inner = words.partition("-c\n")[2]
+        assert inner.startswith("set -eu\n")
+        subprocess.run(["sh", "-n"], input=inner, text=True, check=True)
+
+
+@pytest.mark.parametrize(("action", "hypervisor"), CASES)
+def test_no_script_holds_a_secret(action: Action, hypervisor: str) -> None:
+    bench = a_bench(hypervisor)
+    private, _ = context.host_key(SITE_SECRET, "alice")
+    key_line = private.decode().splitlines()[1]
+    for step in all_steps(action, bench):
+        for secret in (PASSWORD_HASH, "canary", SITE_SECRET.hex(), key_line):
+            assert secret not in step.script
+            assert step.container in ("c1", "c2")
+
+
+def test_secrets_travel_on_standard_input() -> None:
+    (step,) = scripts.steps(EVERY_ACTION["contextualize"][0], a_bench("kvm"))
+    assert step.stdin is not None
+    assert step.stdin.startswith(f"root:{PASSWORD_HASH}\n".encode())
+    assert context.host_key(SITE_SECRET, "alice")[0] in step.stdin
+    assert SITE_SECRET not in step.stdin
+
+
+@pytest.mark.parametrize("kind", ["contextualize", "quarantine", "discard", "copy-disk"])
+@pytest.mark.parametrize("hypervisor", ["kvm", "xen"])
+def test_a_disk_is_not_touched_while_its_guest_runs(kind: str, hypervisor: str) -> None:
+    said = [
+        s.script
+        for a in EVERY_ACTION[kind]
+        for s in all_steps(a, a_bench(hypervisor))
+        if "alice still runs" in s.script
+    ]
+    assert len(said) == (2 if kind == "copy-disk" else 1)
+
+
+def test_an_action_that_the_spec_overtook_is_permanent() -> None:
+    with pytest.raises(Permanent, match="left the spec"):
+        scripts.steps(CreateVolume("c1", WHY, "nobody"), a_bench("kvm"))
+
+
+def test_a_copy_that_is_not_proved_is_not_activated() -> None:
+    with pytest.raises(Permanent, match="no proved copy"):
+        scripts.steps(ActivateCopy("c1", WHY, "alice", "vcg-alice", 2), a_bench("kvm"))
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "error", "kind"),
+    [
+        (LOCKED, "", Transient, "locked"),
+        (CORRUPT, "differs", Transient, "corrupt"),
+        (UNSAFE, "still runs", Permanent, "unsafe"),
+        (5, "insufficient free space: 3 extents", Transient, "no-space"),
+        (1, "tar: write error: No space left on device", Transient, "no-space"),
+        (7, "", Transient, "command-failed"),
+    ],
+)
+def test_exit_statuses_have_their_meaning(status: int, said: str, error: type, kind: str) -> None:
+    found = failure("create-volume of guest/alice", "c1", status, said.encode())
+    assert (type(found), found.kind) == (error, kind)
+    assert "create-volume of guest/alice on c1" in str(found)
+
+
+class Stubs:
+    """A directory of stub commands, first on PATH; each call is one line of `calls`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.log = directory / "bin", directory / "calls"
+        self.directory.mkdir()
+        self.log.touch()
+
+    def add(self, name: str, body: str = "") -> None:
+        file = self.directory / name
+        file.write_text(f'#!/bin/sh\necho "{name} $*" >> {self.log}\n{body}\n')
+        file.chmod(0o755)
+
+    def run(self, script: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = {"PATH": f"{self.directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
+        return subprocess.run(["sh", "-c", script], input=stdin, env=environment, capture_output=True, check=False)
+
+    @property
+    def calls(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Stubs:
+    return Stubs(tmp_path)
+
+
+def lines(found: list[str]) -> str:
+    return "set -eu\n" + "\n".join(found)
+
+
+DISKS = Disks("vg", "pool", "lab")
+
+
+class TestRealShell:
+    """The pure parts run in real sh, with real tar, grep and sha256sum; LVM and mounts are stubs."""
+
+    def contextualize(
+        self, stubs: Stubs, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> subprocess.CompletedProcess[bytes]:
+        for name in ("lvchange", "mount", "umount", "xfs_growfs"):
+            stubs.add(name)
+        stubs.add("mountpoint", "exit 1")
+        stubs.add("chpasswd", f"cat > {stubs.directory}/password")
+        stubs.add("mkdir")
+        script = lines(DISKS.contextualize("vcg-alice", "new", "old", context.DIRECTORIES))
+        script = script.replace("/run/vcrecon/mnt/vcg-alice", str(tree))
+        found = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
+        return stubs.run(script, context.password_line(PASSWORD_HASH) + context.archive(found))
+
+    def test_one_standard_input_serves_the_password_and_then_tar(
+        self, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tree = tmp_path / "tree"
+        (tree / "etc").mkdir(parents=True)
+        result = self.contextualize(stubs, tree, monkeypatch)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert (stubs.directory / "password").read_text() == f"root:{PASSWORD_HASH}\n"
+        assert (tree / "etc/hostname").read_text() == "alice\n"
+        assert (tree / "etc/ssh/ssh_host_ed25519_key").stat().st_mode & 0o777 == 0o600
+        assert stubs.calls[-1] == "lvchange --deltag vc.context=old --addtag vc.context=new vg/vcg-alice"
+
+    def test_no_command_line_shows_the_password(
+        self, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tree = tmp_path / "tree"
+        (tree / "etc").mkdir(parents=True)
+        self.contextualize(stubs, tree, monkeypatch)
+        assert not [call for call in stubs.calls if "canary" in call]
+
+    @pytest.mark.parametrize("directory", context.DIRECTORIES)
+    def test_a_symbolic_link_in_the_guest_leads_nowhere(
+        self, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+    ) -> None:
+        tree, outside = tmp_path / "tree", tmp_path / "outside"
+        outside.mkdir()
+        (tree / directory).parent.mkdir(parents=True)
+        (tree / directory).symlink_to(outside)
+        result = self.contextualize(stubs, tree, monkeypatch)
+        assert result.returncode == UNSAFE
+        assert b"is a symbolic link: not written" in result.stderr
+        assert list(outside.iterdir()) == []
+        assert [c for c in stubs.calls if c.startswith("umount")] == [f"umount {tree}"]
+        assert not [c for c in stubs.calls if "addtag" in c]
+
+    def lvs(self, stubs: Stubs, tags: str) -> None:
+        stubs.add("lvs", f"echo '  {tags}'")
+        stubs.add("lvremove")
+        stubs.add("lvcreate")
+        stubs.add("lvchange")
+        stubs.add("mountpoint", "exit 1")
+
+    def test_the_host_itself_refuses_to_discard_a_touched_disk(self, stubs: Stubs) -> None:
+        self.lvs(stubs, "vc.boots=1,vc.guest=alice,vc.touched,vcrecon")
+        result = stubs.run(lines(DISKS.discard("vcg-alice")))
+        assert result.returncode == UNSAFE
+        assert b"holds a student's work" in result.stderr
+        assert not [c for c in stubs.calls if c.startswith("lvremove")]
+
+    def test_the_host_itself_refuses_to_prune_a_live_disk(self, stubs: Stubs) -> None:
+        self.lvs(stubs, "vc.boots=1,vc.guest=alice,vcrecon")
+        assert stubs.run(lines(DISKS.prune("vcg-alice"))).returncode == UNSAFE
+        assert not [c for c in stubs.calls if c.startswith("lvremove")]
+
+    def test_an_untouched_disk_is_discarded_and_a_kept_one_pruned(self, stubs: Stubs) -> None:
+        self.lvs(stubs, "vc.guest=alice,vc.quarantined=moved,vcrecon")
+        assert stubs.run(lines([*DISKS.discard("vcg-alice"), *DISKS.prune("vcq-alice-1")])).returncode == 0
+        removed = [c for c in stubs.calls if c.startswith("lvremove")]
+        assert removed == ["lvremove -y vg/vcg-alice", "lvremove -y vg/vcq-alice-1"]
+
+    def test_a_complete_disk_is_never_replaced_by_a_new_one(self, stubs: Stubs) -> None:
+        self.lvs(stubs, "vc.guest=alice,vc.image=abc,vcrecon")
+        result = stubs.run(lines(DISKS.create_thin("alice", IMAGE, 2, 2**33)))
+        assert result.returncode == UNSAFE
+        assert b"already there and complete" in result.stderr
+
+    @pytest.mark.parametrize(("given_digest", "status"), [("right", 0), ("wrong", CORRUPT)])
+    def test_a_copy_is_proved_by_reading_it_back(
+        self, stubs: Stubs, tmp_path: Path, given_digest: str, status: int
+    ) -> None:
+        stubs.add("lvchange")
+        block = tmp_path / "block"
+        block.write_bytes(b"disk")
+        right = subprocess.run(["sha256sum", block], capture_output=True, text=True, check=True).stdout.split()[0]
+        digest = right if given_digest == "right" else "0" * 64
+        script = lines(DISKS.prove("alice", digest, ["vc.copy=1.2"])).replace("/dev/vg/vcg-alice", str(block))
+        assert stubs.run(script).returncode == status
+        assert stubs.calls == (["lvchange --addtag vc.copy=1.2 vg/vcg-alice"] if status == 0 else [])
+
+    def test_a_download_that_does_not_match_is_thrown_away(self, stubs: Stubs, tmp_path: Path) -> None:
+        stubs.add("curl", 'while [ "$1" != -o ]; do shift; done; echo something else > "$2"')
+        script = lines(DISKS.fetch(replace(IMAGE, kernel=KERNEL, initrd=INITRD), golden=False))
+        result = stubs.run(script.replace("/var/lib/vcrecon/images", str(tmp_path / "images")))
+        assert result.returncode == CORRUPT
+        assert KERNEL.url.encode() in result.stderr
+        assert list((tmp_path / "images").iterdir()) == []
+
+    def test_a_second_step_on_the_same_object_is_refused(self, tmp_path: Path) -> None:
+        script = locked("x", ["true"]).replace("/run/lock/vcrecon.x", str(tmp_path / "lock"))
+        holder = subprocess.Popen(["flock", tmp_path / "lock", "sh", "-c", "echo held; read line"], stdin=-1, stdout=-1)
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert subprocess.run(["sh", "-c", script], check=False).returncode == LOCKED
+        holder.stdin.close()
+        holder.wait()
+        holder.stdout.close()
+        assert subprocess.run(["sh", "-c", script], check=False).returncode == 0
+
+
+class TestContext:
+    found = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
+
+    def members(self) -> list[tarfile.TarInfo]:
+        return tarfile.open(fileobj=io.BytesIO(context.archive(self.found))).getmembers()
+
+    def test_the_same_files_give_the_same_bytes(self) -> None:
+        again = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
+        assert context.archive(self.found) == context.archive(again)
+
+    def test_files_with_their_modes(self) -> None:
+        assert {m.name: oct(m.mode) for m in self.members() if m.isfile()} == {
+            "etc/hostname": "0o644",
+            "etc/hosts": "0o644",
+            "etc/ssh/ssh_host_ed25519_key": "0o600",
+            "etc/ssh/ssh_host_ed25519_key.pub": "0o644",
+            "root/.ssh/authorized_keys": "0o600",
+            "etc/systemd/network/10-vcrecon-0.network": "0o644",
+        }
+        assert {(m.uid, m.gid, m.mtime) for m in self.members()} == {(0, 0, 0)}
+
+    def test_every_directory_written_into_is_checked_for_links_first(self) -> None:
+        parents = {str(p) for m in self.members() for p in Path(m.name).parents} - {"."}
+        assert parents <= set(context.DIRECTORIES)
+        assert {m.name for m in self.members() if m.isdir()} <= set(context.DIRECTORIES)
+
+    def test_hosts_name_the_cluster_and_the_services(self) -> None:
+        hosts = next(f.content.decode() for f in self.found if f.path == "etc/hosts")
+        assert "10.1.1.11 alice\n" in hosts
+        assert "192.0.2.1 mirror\n" in hosts
+
+    def test_each_guest_has_a_host_key_of_its_own_for_ever(self, program: Callable[[str], str], tmp_path: Path) -> None:
+        private, public = context.host_key(SITE_SECRET, "alice")
+        assert context.host_key(SITE_SECRET, "alice") == (private, public)
+        assert context.host_key(SITE_SECRET, "bob")[1] != public
+        file = tmp_path / "key"
+        file.write_bytes(private)
+        file.chmod(0o600)
+        derived = subprocess.run(
+            [program("ssh-keygen"), "-y", "-f", file], capture_output=True, text=True, check=True
+        ).stdout
+        assert derived.split()[:2] == public.decode().split()[:2]
