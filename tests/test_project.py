@@ -56,9 +56,7 @@ def test_no_module_has_grown_past_its_limit() -> None:
 
 def test_systemd_accepts_the_unit(program: Callable[[str], str]) -> None:
     unit = ROOT / "src/vcrecon/data/vcrecon.service"
-    result = subprocess.run(
-        [program("systemd-analyze"), "verify", unit], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([program("systemd-analyze"), "verify", unit], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
 
 

@@ -18,12 +18,13 @@ import structlog
 
 from vcrecon.core.actions import Action, CopyDisk, FetchImage, SetUpNetwork
 from vcrecon.core.admission import Admission
+from vcrecon.core.classify import answered
+from vcrecon.core.concern import concerned
 from vcrecon.core.decisions import Plan
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World, allowed
-from vcrecon.core.classify import answered
 from vcrecon.errors import HostError, Transient
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.hypervisor import HYPERVISORS
@@ -89,6 +90,8 @@ class Controller:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._on_change = on_change
         self._actions: set[asyncio.Task[None]] = set()
+        self._settling: dict[str, set[str]] = {}
+        """Subjects whose last action's outcome was not looked at yet, and on which containers."""
         self._stopping = False
         # A record that begins now cannot know what hosts hold until each was looked at once (S1).
         self._survey = not (self.memory.seen or self.memory.claims)
@@ -115,25 +118,10 @@ class Controller:
                 self._close(name)
             if name not in self.stations:
                 self._open(name)
-        for name in self._concerned(old, spec):
+        for name in concerned(old, spec, self.world):
             self.stations[name].plan = None
             self.stations[name].poke()
         self._on_change()
-
-    def _concerned(self, old: Spec, new: Spec) -> Iterable[str]:
-        """Containers whose plan may differ between two generations."""
-        shared = ("site", "images", "networks", "clusters")
-        if any(getattr(old, part) != getattr(new, part) for part in shared):
-            return list(new.containers)
-        concerned = set()
-        for name in new.containers:
-            if old.guests_on(name) != new.guests_on(name) if name in old.containers else True:
-                concerned.add(name)
-        before, after = old.placement, new.placement
-        moved = {g for g in before.keys() | after.keys() if before.get(g) != after.get(g)}
-        for guest in moved:
-            concerned |= self.world.sightings.get(guest, {}).keys() & new.containers.keys()
-        return concerned
 
     def _open(self, name: str) -> None:
         station = Station(name, self._connect(self.spec.containers[name], self.spec))
@@ -145,6 +133,8 @@ class Controller:
 
     def _close(self, name: str) -> None:
         station = self.stations.pop(name)
+        for subject in list(station.settling):
+            self._settled(station, subject)
         for task in station.tasks:
             task.cancel()
         self._spawn(station.host.close())
@@ -229,21 +219,25 @@ class Controller:
 
     def view(self) -> View:
         """What a planner may look at now."""
-        settling = {subject for station in self.stations.values() for subject in station.settling}
         return View(
             self.wanted,
             self.world,
             self.memory,
             self._clock(),
-            busy=self.admission.busy | frozenset(settling),
+            busy=self.admission.busy | self._settling.keys(),
         )
 
     def _settle(self, station: Station, observation: Observation, began_s: float) -> None:
         """Actions that ended before this look began are now seen in their outcome."""
-        if isinstance(observation, Unseen):
-            station.settling.clear()
-        for subject in [s for s, ended_s in station.settling.items() if ended_s <= began_s]:
-            del station.settling[subject]
+        lost = isinstance(observation, Unseen)
+        for subject in [s for s, ended_s in station.settling.items() if lost or ended_s <= began_s]:
+            self._settled(station, subject)
+
+    def _settled(self, station: Station, subject: str) -> None:
+        del station.settling[subject]
+        self._settling[subject].discard(station.name)
+        if not self._settling[subject]:
+            del self._settling[subject]
 
     def _end_survey(self) -> None:
         """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
@@ -293,7 +287,7 @@ class Controller:
         try:
             self.ledger.begins(action)
             await carry_out(action, bench, self._host)
-        except HostError as error:
+        except HostError:
             self._note(lambda: self.ledger.failed(action, error, self._monotonic() - began_s))
         except Exception as error:
             _log.exception("an action failed", action=action.kind, subject=action.subject)
@@ -317,6 +311,7 @@ class Controller:
         for name in places & self.stations.keys():
             station = self.stations[name]
             station.settling[action.subject] = self._monotonic()
+            self._settling.setdefault(action.subject, set()).add(name)
             station.poke(_touched_parts(action))
         for name in (waiting - places) & self.stations.keys():
             self.stations[name].poke()

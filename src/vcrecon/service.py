@@ -208,7 +208,8 @@ class _Service:
 
     async def _reload(self) -> None:
         try:
-            spec = (await asyncio.to_thread(load, self._specs)).spec
+            old = self._controller.spec
+            spec = await asyncio.to_thread(lambda: load(self._specs).spec.sharing(old))
         except SpecError as error:
             problems = tuple(str(problem) for problem in error.problems)
             if problems != self._spec_state.problems:
@@ -223,7 +224,6 @@ class _Service:
         if not self._spec_state.valid:
             self._record.event("site", "spec-valid", "the spec files are in order again")
         self._spec_state.valid, self._spec_state.problems = True, ()
-        old = self._controller.spec
         if spec.site.name != old.site.name:
             self._refuse_rename(old.site.name, spec.site.name)
             return

@@ -48,7 +48,5 @@ class Settings:
                 try:
                     values[field.name] = kind(environment[name])
                 except ValueError:
-                    raise Refused(
-                        f"{name}={environment[name]!r} is not a number; unset it or correct it"
-                    ) from None
+                    raise Refused(f"{name}={environment[name]!r} is not a number; unset it or correct it") from None
         return cls(**values)  # type: ignore[arg-type]

@@ -368,6 +368,8 @@ class TestPatience:
         site.memory.consents.clear()
         site.observe(seen("c1", [students_disk("alice")], [off("alice")]))
         assert site.block("c1", "alice").reason == CRASH_LOOP
+        site.adopt(a_spec({"c1": []}))
+        assert isinstance(site.action("c1", "alice"), Quarantine)
 
     def test_a_guest_that_does_not_stop_is_forced_after_the_grace_time(self) -> None:
         site = a_running_guest()

@@ -122,11 +122,20 @@ class SpecFiles:
 class Playground:
     """The site (`site`), the spec files that lead to it (`files`) and, while it runs, the controller."""
 
-    def __init__(self, site: Site, files: SpecFiles, state: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        site: Site,
+        files: SpecFiles,
+        state: Path,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.site = site
         self.files = files
         self.state = state
         self.settings = settings
+        self.clock = clock
         self.metrics = _metrics()
         self._record: Record | None = None
         self._controller: Controller | None = None
@@ -155,14 +164,15 @@ class Playground:
         spec = load(self.files.directory).spec
         rng = random.Random(1)
         self.metrics = _metrics()
-        self._record = Record.open(self.state, clock=time.time)
-        ledger = Ledger(self._record, self.metrics, clock=time.time, rng=rng, stable_s=self.settings.stable_s)
+        self._record = Record.open(self.state, clock=self.clock)
+        ledger = Ledger(self._record, self.metrics, clock=self.clock, rng=rng, stable_s=self.settings.stable_s)
         self._controller = Controller(
             spec,
             ledger,
             Secrets(self._record.secret(), password_hash),
             Connector(self.settings),
             self.settings,
+            clock=self.clock,
             rng=rng,
         )
         self._controls = SiteControls(self._controller, self._spec_state, metrics_url=None)
@@ -210,7 +220,7 @@ class Playground:
     async def converged(self, deadline_s: float = DEADLINE_S) -> None:
         """Until a pass that began after now, on every container, finds everything as the spec wants it."""
         self.controller.refresh()
-        began_s = time.time()
+        began_s = self.clock()
         # A container that does not answer has nothing new to show.
         await self.until(
             lambda: (
@@ -233,7 +243,7 @@ class Playground:
 
     async def passed(self, container: str) -> None:
         """Until one more pass of a container, begun after now, has been planned."""
-        began_s = time.time()
+        began_s = self.clock()
         station = self.controller.stations[container]
         station.plan = None
         station.poke()
@@ -274,7 +284,9 @@ class Playground:
     async def restarted(self, guest: str, boots_before: int) -> None:
         """Until the guest was started again and has answered."""
         await self.until(
-            lambda: self.boots(guest) > boots_before and self.state_of(guest) == "running" and bool(self.hosts_of(guest)),
+            lambda: (
+                self.boots(guest) > boots_before and self.state_of(guest) == "running" and bool(self.hosts_of(guest))
+            ),
             f"{guest} runs again",
         )
 
@@ -382,6 +394,7 @@ async def playground(
     settings: Settings = QUICK,
     timing_scale: float = 0.02,
     converge: bool = True,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Playground]:
     """A site that serves `source` (as `vary` changed it first), a controller on it, and the check at the end.
 
@@ -393,7 +406,13 @@ async def playground(
     vary(SpecFiles(draft))
     async with Site(load(draft).spec, timing=Timing(scale=timing_scale)) as site:
         site.materialize(draft, directory / "specs")
-        play = Playground(site, SpecFiles(directory / "specs"), directory / "state", settings)
+        play = Playground(
+            site,
+            SpecFiles(directory / "specs"),
+            directory / "state",
+            settings,
+            clock=clock,
+        )
         try:
             play.start()
             if converge:

@@ -17,16 +17,11 @@ from running import (
     QUICK,
     Place,
     Service,
-    blocked,
     boots,
-    container,
-    guest,
-    move,
     rewrite,
     running,
     serving,
     site_of,
-    words,
 )
 
 from vcrecon.core.memory import Memory
@@ -129,7 +124,8 @@ class TestSpecFiles:
             assert "vcrecon confirm" in held["spec"]["held_back"]
             await place.site.kill_guest("a-head")
             await service.until(
-                "the rest is looked after", lambda s: place.site.witness.boots["a-head"] == 2 and running(s, ("a-head",))
+                "the rest is looked after",
+                lambda s: place.site.witness.boots["a-head"] == 2 and running(s, ("a-head",)),
             )
             assert (await place.site.world())["running"] == len(GUESTS), "nothing was stopped meanwhile"
             for name, content in kept.items():
@@ -223,8 +219,7 @@ def _without_comments(content: bytes) -> bytes:
 def _loads(specs: Path) -> Spec | None:
     try:
         return load(specs).spec
-    except SpecError as error:
-        assert error.problems
+    except SpecError:
         return None
 
 

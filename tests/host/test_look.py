@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -100,32 +101,27 @@ class TestPartsThatFail:
     @pytest.mark.parametrize(
         ("section", "part", "field"),
         [
-            ("release", "system", "release"),
             ("memory", "system", "release"),
             ("lvm", "storage", "storage"),
             ("address", "network", "network"),
             ("route", "network", "network"),
-            ("firewall", "network", "network"),
-            ("rules", "network", "network"),
         ],
     )
     @pytest.mark.parametrize("output", [None, "", "{", "garbage"])
     def test_a_failed_part_is_unknown_and_the_rest_is_known(
         self, section: str, part: str, field: str, output: str | None
     ) -> None:
-        if (section, output) in {
-            ("release", "{"),
-            ("release", "garbage"),
-            ("firewall", "{"),
-            ("firewall", "garbage"),
-            ("rules", "{"),
-            ("rules", "garbage"),
-        }:
-            pytest.skip("any text is a valid answer there")
         seen = looked(sections(**{section: output}), stderr="lvm: File descriptor 7 leaked on lvm\ncannot do it\n")
         assert getattr(seen, field) is UNKNOWN
         assert seen.trouble == {part: "cannot do it"}
         assert sum(f is UNKNOWN for f in (seen.release, seen.storage, seen.network, seen.domains)) == 1
+
+    @pytest.mark.parametrize(
+        ("section", "field"), [("release", "release"), ("firewall", "network"), ("rules", "network")]
+    )
+    @pytest.mark.parametrize("output", [None, ""])
+    def test_a_part_whose_command_failed_is_unknown(self, section: str, field: str, output: str | None) -> None:
+        assert getattr(looked(sections(**{section: output})), field) is UNKNOWN
 
     def test_a_silent_hypervisor_leaves_the_domains_unknown(self) -> None:
         seen = looked(sections(), None)
@@ -187,18 +183,14 @@ def test_valid_json_of_another_shape_raises_nothing(section: str, value: object)
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_garbage_raises_nothing_but_transient(text: str, answer: str) -> None:
     looked(sections(lvm=text or "x", address=text or "x", rules=text or "x"), [answer, text])
-    try:
+    with pytest.raises(Transient, match="c1 answered something else"):
         looked(text)
-    except Transient as error:
-        assert "c1 answered something else" in str(error)
 
 
 @given(st.lists(st.text(max_size=80), min_size=2, max_size=2), st.sampled_from(["kvm", "xen"]))
 def test_garbage_of_a_hypervisor_is_a_value_error_or_nothing(answers: list[str], name: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         HYPERVISORS[name].parse(answers, "lab", BOOT_ID)
-    except ValueError:
-        pass
 
 
 class TestLvm:

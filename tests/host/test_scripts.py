@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from worlds import (
     IMAGE,
     INITRD,
@@ -209,9 +206,7 @@ DISKS = Disks("vg", "pool", "lab")
 class TestRealShell:
     """The pure parts run in real sh, with real tar, grep and sha256sum; LVM and mounts are stubs."""
 
-    def contextualize(
-        self, stubs: Stubs, tree: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> subprocess.CompletedProcess[bytes]:
+    def contextualize(self, stubs: Stubs, tree: Path) -> subprocess.CompletedProcess[bytes]:
         for name in ("lvchange", "mount", "umount", "xfs_growfs"):
             stubs.add(name)
         stubs.add("mountpoint", "exit 1")
@@ -222,35 +217,29 @@ class TestRealShell:
         found = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
         return stubs.run(script, context.password_line(PASSWORD_HASH) + context.archive(found))
 
-    def test_one_standard_input_serves_the_password_and_then_tar(
-        self, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_standard_input_serves_the_password_and_then_tar(self, stubs: Stubs, tmp_path: Path) -> None:
         tree = tmp_path / "tree"
         (tree / "etc").mkdir(parents=True)
-        result = self.contextualize(stubs, tree, monkeypatch)
+        result = self.contextualize(stubs, tree)
         assert (result.returncode, result.stderr) == (0, b"")
         assert (stubs.directory / "password").read_text() == f"root:{PASSWORD_HASH}\n"
         assert (tree / "etc/hostname").read_text() == "alice\n"
         assert (tree / "etc/ssh/ssh_host_ed25519_key").stat().st_mode & 0o777 == 0o600
         assert stubs.calls[-1] == "lvchange --deltag vc.context=old --addtag vc.context=new vg/vcg-alice"
 
-    def test_no_command_line_shows_the_password(
-        self, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_command_line_shows_the_password(self, stubs: Stubs, tmp_path: Path) -> None:
         tree = tmp_path / "tree"
         (tree / "etc").mkdir(parents=True)
-        self.contextualize(stubs, tree, monkeypatch)
+        self.contextualize(stubs, tree)
         assert not [call for call in stubs.calls if "canary" in call]
 
     @pytest.mark.parametrize("directory", context.DIRECTORIES)
-    def test_a_symbolic_link_in_the_guest_leads_nowhere(
-        self, stubs: Stubs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
-    ) -> None:
+    def test_a_symbolic_link_in_the_guest_leads_nowhere(self, stubs: Stubs, tmp_path: Path, directory: str) -> None:
         tree, outside = tmp_path / "tree", tmp_path / "outside"
         outside.mkdir()
         (tree / directory).parent.mkdir(parents=True)
         (tree / directory).symlink_to(outside)
-        result = self.contextualize(stubs, tree, monkeypatch)
+        result = self.contextualize(stubs, tree)
         assert result.returncode == UNSAFE
         assert b"is a symbolic link: not written" in result.stderr
         assert list(outside.iterdir()) == []

@@ -69,7 +69,5 @@ def test_full_socket_does_not_block(systemd: tuple[str, socket.socket]) -> None:
         ({"WATCHDOG_USEC": "soon"}, None),
     ],
 )
-def test_watchdog_interval_is_half_of_systemds_deadline(
-    environ: dict[str, str], interval_s: float | None
-) -> None:
+def test_watchdog_interval_is_half_of_systemds_deadline(environ: dict[str, str], interval_s: float | None) -> None:
     assert watchdog_interval_s(environ, pid=42) == interval_s

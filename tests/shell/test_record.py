@@ -197,13 +197,9 @@ class TestEvents:
             record.event("site", "Tick", str(number))
         assert [(event.id, event.message) for event in record.events()] == [(8, "7"), (9, "8"), (10, "9")]
 
-    def test_secrets_in_facts_and_message_never_reach_the_disk(
-        self, open_record: OpenRecord, state: Path
-    ) -> None:
+    def test_secrets_in_facts_and_message_never_reach_the_disk(self, open_record: OpenRecord, state: Path) -> None:
         record = open_record()
-        record.event(
-            "guest/a", "Context", "hash $6$saltsalt$abcdefghijklmnop", token="hunter2", password="x1y2z3"
-        )
+        record.event("guest/a", "Context", "hash $6$saltsalt$abcdefghijklmnop", token="hunter2", password="x1y2z3")
         record.close()
         everything = b"".join(path.read_bytes() for path in state.iterdir())
         assert not [secret for secret in (b"hunter2", b"x1y2z3", b"abcdefghijklmnop") if secret in everything]
@@ -255,12 +251,8 @@ class TestRefusals:
         open_record().close()
         assert open_record().memory == Memory()
 
-    @pytest.mark.parametrize(
-        "garbage", [b"no database at all, " * 500, b"SQLite format 3\0" + b"\xff" * 9000]
-    )
-    def test_garbage_is_refused_and_left_alone(
-        self, open_record: OpenRecord, state: Path, garbage: bytes
-    ) -> None:
+    @pytest.mark.parametrize("garbage", [b"no database at all, " * 500, b"SQLite format 3\0" + b"\xff" * 9000])
+    def test_garbage_is_refused_and_left_alone(self, open_record: OpenRecord, state: Path, garbage: bytes) -> None:
         open_record().close()
         (state / "record.sqlite").write_bytes(garbage)
         with pytest.raises(Refused, match=r"damaged.*move record\.sqlite\* away"):

@@ -63,9 +63,7 @@ class TestRun:
         reply = await host.run("exit 7", stdin=b"x" * 10_000_000, deadline_s=DEADLINE_S)
         assert reply.status == 7
 
-    async def test_a_hanging_command_ends_at_its_deadline_and_spares_the_connection(
-        self, host: SshHost
-    ) -> None:
+    async def test_a_hanging_command_ends_at_its_deadline_and_spares_the_connection(self, host: SshHost) -> None:
         with pytest.raises(Unreachable, match=r"c01 .*no end of `sleep 60` within 0.3 s") as caught:
             await host.run("sleep 60", deadline_s=0.3)
         assert caught.value.kind == "deadline"
@@ -103,14 +101,10 @@ class TestAsk:
             ("exec echo replaced", Reply(b"replaced\n", b"", 0)),
         ],
     )
-    async def test_a_block_answers_as_a_command_would(
-        self, host: SshHost, script: str, expected: Reply
-    ) -> None:
+    async def test_a_block_answers_as_a_command_would(self, host: SshHost, script: str, expected: Reply) -> None:
         assert await host.ask(script, deadline_s=DEADLINE_S) == expected
 
-    @pytest.mark.parametrize(
-        "script", ["exit 9", "if (", "echo 'open", "set -e; false", "trap 'exit' EXIT", "}"]
-    )
+    @pytest.mark.parametrize("script", ["exit 9", "if (", "echo 'open", "set -e; false", "trap 'exit' EXIT", "}"])
     async def test_no_block_harms_the_shell(self, host: SshHost, script: str) -> None:
         before = (await host.ask("echo $$ $PWD", deadline_s=DEADLINE_S)).stdout
         await host.ask(script, deadline_s=DEADLINE_S)
@@ -186,9 +180,7 @@ class TestAskVirsh:
 
     async def test_a_line_longer_than_any_screen_is_no_part_of_the_answer(self, host: SshHost) -> None:
         long = "x" * 12_000
-        answer, after = await host.ask_tool(
-            self.VIRSH, [f"domstate {long}", "domstate test"], deadline_s=DEADLINE_S
-        )
+        answer, after = await host.ask_tool(self.VIRSH, [f"domstate {long}", "domstate test"], deadline_s=DEADLINE_S)
         assert answer == f"error: failed to get domain '{long}'\n"
         assert after == "running\n"
 
@@ -197,17 +189,13 @@ class TestAskVirsh:
         assert await host.ask_tool(self.VIRSH, ["domstate test"], deadline_s=DEADLINE_S) == ["paused\n"]
 
     async def test_without_quiet_it_works_as_well(self, host: SshHost) -> None:
-        answers = await host.ask_tool(
-            "virsh -c test:///default", ["domstate test"] * 2, deadline_s=DEADLINE_S
-        )
+        answers = await host.ask_tool("virsh -c test:///default", ["domstate test"] * 2, deadline_s=DEADLINE_S)
         assert [answer.strip() for answer in answers] == ["running", "running"]
 
 
 class TestAskTool:
     async def test_a_tool_that_is_missing_says_what_the_shell_said(self, host: SshHost) -> None:
-        with pytest.raises(
-            Transient, match=r"`no-such-tool -q` ended with status 127: .*not found"
-        ) as caught:
+        with pytest.raises(Transient, match=r"`no-such-tool -q` ended with status 127: .*not found") as caught:
             await host.ask_tool("no-such-tool -q", ["list"], deadline_s=DEADLINE_S)
         assert caught.value.kind == "tool-died"
 
@@ -265,9 +253,7 @@ class TestCopy:
         assert sent.status == 6
 
     async def test_a_target_that_gives_up_stops_the_source(self, host: SshHost) -> None:
-        sent, received = await copy(
-            host, "cat /dev/zero", host, "echo full >&2; exit 5", deadline_s=DEADLINE_S
-        )
+        sent, received = await copy(host, "cat /dev/zero", host, "echo full >&2; exit 5", deadline_s=DEADLINE_S)
         assert (sent.status, received.status, received.stderr) == (141, 5, b"full\n")
 
     async def test_a_target_that_gives_up_on_a_silent_source_is_noticed(self, host: SshHost) -> None:

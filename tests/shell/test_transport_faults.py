@@ -108,9 +108,7 @@ class TestHostKeys:
         assert "known_hosts file that site.yaml names" in str(error)
 
     async def test_a_changed_key_halts_and_shows_both(self, keys: Path, door: int) -> None:
-        error = await failure_of(
-            make_host(keys, door, pins=pinned(keys, door, "other"), connect_deadline_s=DEADLINE_S)
-        )
+        error = await failure_of(make_host(keys, door, pins=pinned(keys, door, "other"), connect_deadline_s=DEADLINE_S))
         assert isinstance(error, Permanent)
         assert error.kind == "host-key-changed"
         for name in ("host", "other"):
@@ -226,9 +224,7 @@ class TestNoWayThere:
             assert (await healthy.run("echo up", deadline_s=5.0)).status == 0
             for task in waiting:
                 task.cancel()
-            await asyncio.gather(
-                *waiting, *(host.close() for host in [*stuck, healthy]), return_exceptions=True
-            )
+            await asyncio.gather(*waiting, *(host.close() for host in [*stuck, healthy]), return_exceptions=True)
 
     async def test_a_caller_that_gives_up_does_not_take_the_connect_from_the_others(
         self, keys: Path, door: int

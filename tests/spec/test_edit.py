@@ -96,9 +96,7 @@ def test_edits_keep_comments_spacing_and_blank_lines(small) -> None:
 
 
 def test_a_flow_list_over_several_lines_keeps_its_file_s_comments(small) -> None:
-    text = (
-        "# top\ndeployment:\n  c01: [a-head, # one\n    b-n2]\n  c02: [b-head, a-n2]\n  c03: [a-n1, b-n1]\n"
-    )
+    text = "# top\ndeployment:\n  c01: [a-head, # one\n    b-n2]\n  c02: [b-head, a-n2]\n  c03: [a-n1, b-n1]\n"
     small.write("deployment.yaml", text)
     edit = evacuate(small.path, "c01")
     edit.write()

@@ -273,9 +273,7 @@ def test_a_mistake_is_told_with_its_place_and_remedy(small, name: str) -> None:
     file, old, new, anchor, words = CASES[name]
     small.replace(file, old, new)
     found = small.findings()
-    target = next(
-        f for f in (file, "clusters.yaml", "deployment.yaml", "site.yaml") if anchor in small.read(f)
-    )
+    target = next(f for f in (file, "clusters.yaml", "deployment.yaml", "site.yaml") if anchor in small.read(f))
     expected = small.where(target, anchor) + ": error: "
     matching = [finding for finding in found if words in finding]
     assert any(finding.startswith(expected) for finding in matching), f"{expected}\n" + "\n".join(found)
@@ -311,15 +309,11 @@ def test_a_pinned_guest_elsewhere_is_an_error(small) -> None:
 
 @pytest.mark.parametrize("key", ["mac", "ip"])
 def test_a_mac_or_address_used_twice_is_an_error(small, key: str) -> None:
-    other = {"mac": "mac: 52:54:00:06:50:01, vlan: 101, ip: 10.1.1.77", "ip": "vlan: 101, ip: 10.1.1.1/24"}[
-        key
-    ]
+    other = {"mac": "mac: 52:54:00:06:50:01, vlan: 101, ip: 10.1.1.77", "ip": "vlan: 101, ip: 10.1.1.1/24"}[key]
     small.append("clusters.yaml", f"guests:\n  - {{name: x, template: head, interfaces: [{{{other}}}]}}\n")
     small.replace("deployment.yaml", "a-head", "x, a-head")
     expected = small.where("clusters.yaml", other.rpartition("ip: ")[2]) + ": error: "
-    assert any(
-        f.startswith(expected) and "taken by 'a-head'; also at clusters" in f for f in small.findings()
-    )
+    assert any(f.startswith(expected) and "taken by 'a-head'; also at clusters" in f for f in small.findings())
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,7 @@ def test_a_file_cut_at_any_byte_is_a_spec_or_a_finding(small, file: str) -> None
         max_size=4,
     ),
 )
-def test_mutated_files_never_raise_anything_but_findings(
-    file: str, cuts: list[tuple[int, int, bytes]]
-) -> None:
+def test_mutated_files_never_raise_anything_but_findings(file: str, cuts: list[tuple[int, int, bytes]]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "small"
         shutil.copytree(SMALL, directory)
@@ -90,9 +88,7 @@ def test_ten_thousand_guests_on_a_thousand_containers_load_in_seconds(small) -> 
     small.replace("site.yaml", "10.64.0.0/24", "10.64.0.0/16")
     small.replace("site.yaml", "10.200.0.0/24", "172.16.0.0/16")
     small.replace("site.yaml", "gateway: 10.200.0.1", "gateway: 172.16.0.1")
-    entries = [
-        f"  - {{name: 'r{rack}-[001-250]', address: '10.64.{rack}.[1-250]'}}\n" for rack in range(1, 5)
-    ]
+    entries = [f"  - {{name: 'r{rack}-[001-250]', address: '10.64.{rack}.[1-250]'}}\n" for rack in range(1, 5)]
     fields = "{memory: 30GiB, cores: 32, disk: 900GiB, trunk: eno1, volume_group: vg0}"
     small.write("containers.yaml", f"defaults: {fields}\ncontainers:\n" + "".join(entries))
     lines = ["templates: {t: {memory: 1GiB}}\nclusters:\n"]

@@ -84,8 +84,4 @@ def guest_state(sighting: Sighting | None, memory: Memory, context: str | None) 
         return GuestState.STOPPED
     if volume.boots:
         return GuestState.CONTEXTUALIZED  # its first boot is under way
-    return (
-        GuestState.CONTEXTUALIZED
-        if context in (None, volume.context) and volume.context
-        else GuestState.IMAGED
-    )
+    return GuestState.CONTEXTUALIZED if context in (None, volume.context) and volume.context else GuestState.IMAGED

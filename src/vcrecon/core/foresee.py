@@ -74,9 +74,7 @@ def _domain(action: StartGuest | StopGuest, wanted: Wanted, seen: Seen, memory: 
     memory.claims[action.guest] = Claim(action.guest, action.container, action.epoch, action.touched)
     serial = f"{seen.boot_id}/start-{action.boots}"
     memory.answered[action.guest] = serial
-    running = Domain(
-        action.guest, "running", serial, definition=wanted.definition(wanted.spec.guests[action.guest])
-    )
+    running = Domain(action.guest, "running", serial, definition=wanted.definition(wanted.spec.guests[action.guest]))
     started = replace(seen, domains=(*others, running))
     return _change(
         started, action.volume, lambda v: replace(v, boots=action.boots, touched=v.touched or action.touched)
@@ -119,9 +117,7 @@ def _disk(action: Action, wanted: Wanted, seen: Seen, memory: Memory) -> Seen:
             return _change(
                 seen,
                 action.volume,
-                lambda v: replace(
-                    v, incoming=False, copy_of=None, epoch=action.epoch, touched=action.touched
-                ),
+                lambda v: replace(v, incoming=False, copy_of=None, epoch=action.epoch, touched=action.touched),
             )
         case MarkTouched():
             return _change(seen, action.volume, lambda v: replace(v, touched=True))

@@ -140,7 +140,10 @@ def _copied(case: Case, container: str) -> bool:
 
 
 def _backoff(case: Case) -> Decision | None:
-    return None if case.here.active else backing_off(case.memory, case.subject, case.view.now_s)
+    attempts = case.memory.attempts.get(case.subject)
+    if case.here.active or (attempts is not None and attempts.error == CRASH_LOOP):
+        return None  # `_not_yet` speaks when there is something to do
+    return backing_off(case.memory, case.subject, case.view.now_s)
 
 
 # --- rules for a guest that belongs on this container ----------------------------------------------------------
@@ -490,6 +493,9 @@ def _put_aside(case: Case) -> Decision | None:
 def _stay_for_now(case: Case) -> Decision | None:
     """Reasons why a guest that should leave does not leave yet. It keeps running here meanwhile."""
     target = case.view.spec.placement.get(case.name)
+    if target is not None and target not in case.view.world.current:
+        # A new start in the middle of a move: starting it here again would disturb the move for nothing.
+        return Wait(case.subject, f"{target} was not looked at yet", STOP_POLL_S)
     why: tuple[str, str] | None = None
     if case.view.frozen:
         why = ("site-frozen", case.view.frozen)

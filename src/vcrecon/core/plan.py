@@ -95,9 +95,7 @@ def _unreachable(view: View, observation: Unseen) -> Plan:
     placed = {
         name
         for name in placed
-        if not any(
-            s.live and view.world.reachable(s.container) for s in view.world.elsewhere(name, container)
-        )
+        if not any(s.live and view.world.reachable(s.container) for s in view.world.elsewhere(name, container))
         and (name in traces or not fenced(view.memory, container))
     }
     if fenced(view.memory, container):
@@ -106,9 +104,7 @@ def _unreachable(view: View, observation: Unseen) -> Plan:
     statuses += [Status(f"guest/{name}", None, f"{container} does not answer") for name in sorted(placed)]
     message = f"{container} does not answer: {observation.reason}{ago}"
     reason = observation.kind
-    return Plan(
-        container, tuple(statuses), (Block(f"container/{container}", reason, message, look_again_s=10.0),)
-    )
+    return Plan(container, tuple(statuses), (Block(f"container/{container}", reason, message, look_again_s=10.0),))
 
 
 def _guests_here(spec: Spec, container: str, sightings: Mapping[str, Sighting]) -> list[Guest]:
@@ -121,9 +117,7 @@ def _guests_here(spec: Spec, container: str, sightings: Mapping[str, Sighting]) 
 def _gaps(view: View, container: str, here: list[Guest], observation: Seen) -> NetworkGaps | None:
     if not isinstance(observation.network, NetworkFacts):
         return None
-    gaps = network_gaps(
-        view.wanted.bridges(here), view.wanted.firewall(container, here).digest, observation.network
-    )
+    gaps = network_gaps(view.wanted.bridges(here), view.wanted.firewall(container, here).digest, observation.network)
     on = view.world.on(container)
     if not any(s.active and name not in view.spec.guests for name, s in on.items()):
         return gaps
@@ -134,9 +128,7 @@ def _gaps(view: View, container: str, here: list[Guest], observation: Seen) -> N
     return NetworkGaps(gaps.vlans, (), gaps.firewall and not keep_rules)
 
 
-def _container_decision(
-    view: View, observation: Seen, state: ContainerState, gaps: NetworkGaps | None
-) -> Decision:
+def _container_decision(view: View, observation: Seen, state: ContainerState, gaps: NetworkGaps | None) -> Decision:
     container, subject = observation.container, f"container/{observation.container}"
     wanted = view.spec.containers[container]
     if subject in view.memory.paused or "site" in view.memory.paused:

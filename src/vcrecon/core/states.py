@@ -75,9 +75,7 @@ CONTAINER_EDGES: tuple[Edge, ...] = (
 
 GUEST_EDGES: tuple[Edge, ...] = (
     Edge("create-volume", _G.PENDING, _G.IMAGED, "its volume holds the wanted image, digest proved"),
-    Edge(
-        "activate-copy", _G.PENDING, _G.STOPPED, "a verified copy of its disk arrived from another container"
-    ),
+    Edge("activate-copy", _G.PENDING, _G.STOPPED, "a verified copy of its disk arrived from another container"),
     Edge("contextualize", _G.IMAGED, _G.CONTEXTUALIZED, "identity, network, keys and password are written"),
     Edge("start-guest", _G.CONTEXTUALIZED, _G.RUNNING, "first boot"),
     Edge("start-guest", _G.STOPPED, _G.RUNNING, "it should run: restart, never reimage"),

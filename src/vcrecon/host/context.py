@@ -5,14 +5,15 @@ The archive travels on standard input; it holds private keys (S10). Used by `hos
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import io
 import tarfile
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from vcrecon.spec.model import Guest, Service
@@ -37,12 +38,22 @@ def host_key(site_secret: bytes, guest: str) -> tuple[bytes, bytes]:
     master needs only that secret.
     """
     seed = hmac.new(site_secret, f"guest-host-key/{guest}".encode(), hashlib.sha256).digest()
-    key = Ed25519PrivateKey.from_private_bytes(seed)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return private, public + f" root@{guest}\n".encode()
+    point = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    public = _string(b"ssh-ed25519") + _string(point)
+    # PROTOCOL.key of OpenSSH, written out here since libraries put random bytes where `check` is.
+    check = hashlib.sha256(public).digest()[:4]
+    secret = check + check + public + _string(seed + point) + _string(b"")
+    secret += bytes(range(1, 1 + -len(secret) % 8))
+    none = _string(b"none") + _string(b"none") + _string(b"")
+    blob = b"openssh-key-v1\0" + none + (1).to_bytes(4, "big") + _string(public) + _string(secret)
+    lines = textwrap.wrap(base64.b64encode(blob).decode(), 70)
+    private = "\n".join(["-----BEGIN OPENSSH PRIVATE KEY-----", *lines, "-----END OPENSSH PRIVATE KEY-----", ""])
+    return private.encode(), b"ssh-ed25519 " + base64.b64encode(public) + f" root@{guest}\n".encode()
+
+
+def _string(data: bytes) -> bytes:
+    """A string as SSH writes it: its length in four bytes, then itself (RFC 4251, section 5)."""
+    return len(data).to_bytes(4, "big") + data
 
 
 def files(

@@ -29,13 +29,20 @@ from vcrecon.host.network import LIST_RULES
 from vcrecon.hypervisor.base import Hypervisor
 from vcrecon.spec.model import Container
 
+_LVM_REPORT = (
+    "lvm fullreport --reportformat json --units b --nosuffix --configreport vg -o vg_name,vg_free"
+    " --configreport lv -o lv_name,lv_size,pool_lv,lv_tags,data_percent,metadata_percent"
+    " --configreport pv -o pv_name --configreport pvseg -o pvseg_start --configreport seg -o seg_start"
+)
+"""Without the lists of fields it prints all of the 200 and more that there are."""
+
 _SECTIONS: Mapping[Part, tuple[tuple[str, str], ...]] = {
     Part.SYSTEM: (
         ("release", f"if [ -e {RELEASE_FILE} ]; then cat {RELEASE_FILE}; else echo absent; fi"),
         ("memory", "grep MemTotal: /proc/meminfo"),
         ("images", f"if [ -d {IMAGE_DIR} ]; then ls -1 {IMAGE_DIR}; fi"),
     ),
-    Part.STORAGE: (("lvm", "lvm fullreport --reportformat json --units b --nosuffix"),),
+    Part.STORAGE: (("lvm", _LVM_REPORT),),
     Part.NETWORK: (
         ("address", "ip -j -d addr show"),
         ("route", "ip -j route show"),

@@ -86,9 +86,7 @@ def steps(action: Action, bench: Bench) -> tuple[Step, ...]:
     try:
         return tuple(_STEPS[type(action)](action, bench))
     except KeyError as error:
-        raise Permanent(
-            f"{action.kind} of {action.subject}: {error} left the spec", kind="spec-changed"
-        ) from error
+        raise Permanent(f"{action.kind} of {action.subject}: {error} left the spec", kind="spec-changed") from error
 
 
 def copy(action: CopyDisk, bench: Bench) -> Copy:
@@ -109,12 +107,8 @@ def copy(action: CopyDisk, bench: Bench) -> Copy:
         return Step(action.container, locked(action.guest, lines), deadline_s=TRANSFER_S)
 
     return Copy(
-        Step(
-            action.container, locked(action.guest, here.receive(action.guest, action.size_bytes, thick=thick))
-        ),
-        Step(
-            action.source, locked(action.guest, off + there.send(action.source_volume)), deadline_s=TRANSFER_S
-        ),
+        Step(action.container, locked(action.guest, here.receive(action.guest, action.size_bytes, thick=thick))),
+        Step(action.source, locked(action.guest, off + there.send(action.source_volume)), deadline_s=TRANSFER_S),
         Step(
             action.container,
             locked(action.guest, here.write(action.guest, thick=thick)),
@@ -129,9 +123,7 @@ def copy(action: CopyDisk, bench: Bench) -> Copy:
     )
 
 
-def _guest_step(
-    action: GuestAction, lines: list[str], stdin: bytes | None = None, deadline_s: float = QUICK_S
-) -> Step:
+def _guest_step(action: GuestAction, lines: list[str], stdin: bytes | None = None, deadline_s: float = QUICK_S) -> Step:
     return Step(action.container, locked(action.guest, lines), stdin, deadline_s)
 
 
@@ -180,9 +172,7 @@ def _create_volume(action: CreateVolume, bench: Bench) -> list[Step]:
     image = bench.wanted.spec.images[guest.image]
     disks = bench.disks(action.container)
     make = disks.create_thick if guest.storage == "thick" else disks.create_thin
-    return [
-        _guest_step(action, make(guest.name, image, action.epoch, guest.disk_bytes), deadline_s=TRANSFER_S)
-    ]
+    return [_guest_step(action, make(guest.name, image, action.epoch, guest.disk_bytes), deadline_s=TRANSFER_S)]
 
 
 def _contextualize(action: Contextualize, bench: Bench) -> list[Step]:
@@ -193,9 +183,7 @@ def _contextualize(action: Contextualize, bench: Bench) -> list[Step]:
     sighting = bench.world.on(action.container).get(action.guest)
     old = sighting.volume.context if sighting and sighting.volume else ""
     lines = bench.require_off(action.container, action.guest)
-    lines += bench.disks(action.container).contextualize(
-        action.volume, wanted.context(guest), old, context.DIRECTORIES
-    )
+    lines += bench.disks(action.container).contextualize(action.volume, wanted.context(guest), old, context.DIRECTORIES)
     return [_guest_step(action, lines, stdin)]
 
 

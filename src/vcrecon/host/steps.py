@@ -52,9 +52,7 @@ def failure(what: str, where: str, status: int, stderr: bytes) -> HostError:
     last = stderr.decode(errors="replace").strip().splitlines()
     said = last[-1][:300] if last else "it said nothing"
     if status == LOCKED:
-        return Transient(
-            f"{what} on {where}: an earlier step is still at work there", delay_s=5, kind="locked"
-        )
+        return Transient(f"{what} on {where}: an earlier step is still at work there", delay_s=5, kind="locked")
     if status == CORRUPT:
         return Transient(f"{what} on {where}: {said}", delay_s=10, kind="corrupt")
     if status == UNSAFE:

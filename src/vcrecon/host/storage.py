@@ -167,9 +167,7 @@ class Disks:
     def mark_start(self, volume: str, boots: int, *, touched: bool) -> list[str]:
         """Say on the disk that it is about to be booted; before the guest can write to it."""
         mount = mount_point(volume)
-        tags = f"--deltag vc.boots={boots - 1} --addtag vc.boots={boots}" + (
-            " --addtag vc.touched" if touched else ""
-        )
+        tags = f"--deltag vc.boots={boots - 1} --addtag vc.boots={boots}" + (" --addtag vc.touched" if touched else "")
         return [
             f"if mountpoint -q {mount}; then umount {mount}; fi",
             f"lvchange -ay -K {self.path(volume)}",
@@ -208,7 +206,7 @@ class Disks:
         return [
             f"if ! lvs {self.path(volume)} >/dev/null 2>&1; then exit 0; fi",
             f"{test}lvs --noheadings -o lv_tags {self.path(volume)} | grep -q {tag}; then",
-            f"  echo '{volume} {why}: not removed' >&2",
+            f"  echo {quote(f'{volume} {why}: not removed')} >&2",
             f"  exit {UNSAFE}",
             "fi",
             f"if mountpoint -q {mount_point(volume)}; then umount {mount_point(volume)}; fi",

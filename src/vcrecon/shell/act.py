@@ -16,9 +16,7 @@ Hosts = Callable[[str], Host]
 """A container's name to its connection; raises Transient when the container left the spec."""
 
 
-async def carry_out(
-    action: Action, bench: Bench, hosts: Hosts, progress: Callable[[int], None] | None = None
-) -> None:
+async def carry_out(action: Action, bench: Bench, hosts: Hosts, progress: Callable[[int], None] | None = None) -> None:
     """Run all steps of the action. Raises HostError at the first that fails; what was done stays done.
 
     `progress` is called with the number of bytes moved so far, for actions that move data.
@@ -41,9 +39,7 @@ def _check(action: Action, step: Step, reply: Reply) -> None:
         raise failure(f"{action.kind} of {action.subject}", step.container, reply.status, reply.stderr)
 
 
-async def _copy_disk(
-    action: CopyDisk, bench: Bench, hosts: Hosts, progress: Callable[[int], None] | None
-) -> None:
+async def _copy_disk(action: CopyDisk, bench: Bench, hosts: Hosts, progress: Callable[[int], None] | None) -> None:
     steps = scripts.copy(action, bench)
     await _run(action, steps.prepare, hosts)
     sent, written = await copy_streams(

@@ -186,8 +186,7 @@ async def _first_words(endpoint: Endpoint, sock: socket.socket, deadline_s: floa
         loop.remove_reader(sock)
     if not greeting:
         raise Unreachable(
-            f"{endpoint}: closed the connection at once; its SSH server is starting, stopping or full "
-            "(MaxStartups)",
+            f"{endpoint}: closed the connection at once; its SSH server is starting, stopping or full (MaxStartups)",
             kind="connection-lost",
         )
     return greeting
@@ -273,9 +272,7 @@ def _login_error(
         )
     match error:
         case asyncssh.ConnectionLost() | OSError():
-            return Unreachable(
-                f"{endpoint}: the connection was lost during login ({error})", kind="connection-lost"
-            )
+            return Unreachable(f"{endpoint}: the connection was lost during login ({error})", kind="connection-lost")
     return Unreachable(
         f"{endpoint}: broke the SSH protocol during login ({type(error).__name__}: {error})", kind="protocol"
     )

@@ -78,9 +78,7 @@ class Ledger:
                 self._saw_guest(batch, sighting, observation, world, spec)
         self.metrics.set_reachable(name, reachable)
 
-    def _saw_guest(
-        self, batch: RecordWriter, sighting: Sighting, observation: Seen, world: World, spec: Spec
-    ) -> None:
+    def _saw_guest(self, batch: RecordWriter, sighting: Sighting, observation: Seen, world: World, spec: Spec) -> None:
         memory, guest = self.record.memory, spec.guests.get(sighting.guest)
         domain = sighting.domain
         if domain is not None and domain.active and guest is not None:
@@ -90,9 +88,7 @@ class Ledger:
         volume, claim = sighting.volume, memory.claims.get(sighting.guest)
         if volume is None or not volume.live:
             return
-        best = max(
-            (s.epoch for s in world.elsewhere(sighting.guest, sighting.container) if s.live), default=0
-        )
+        best = max((s.epoch for s in world.elsewhere(sighting.guest, sighting.container) if s.live), default=0)
         if claim is None and volume.epoch >= best:
             batch.put_claim(Claim(sighting.guest, sighting.container, volume.epoch, volume.touched))
         elif claim is not None and claim.container == sighting.container and volume.epoch >= claim.epoch:
@@ -116,9 +112,7 @@ class Ledger:
         """The action's commands all succeeded; the next look proves the rest."""
         memory, subject = self.record.memory, action.subject
         with self.record.batch() as batch:
-            batch.event(
-                subject, action.kind, action.reason, container=action.container, seconds=round(seconds, 3)
-            )
+            batch.event(subject, action.kind, action.reason, container=action.container, seconds=round(seconds, 3))
             if isinstance(action, StartGuest) and action.boots > 1:
                 # The first restart is at once; a guest that dies again and again is restarted ever more slowly.
                 before = memory.attempts.get(subject)
@@ -165,9 +159,7 @@ class Ledger:
             batch.put_attempts(subject, attempts)
             if not isinstance(action, StopGuest):
                 batch.remove_intent(subject)
-            batch.event(
-                subject, "failed", str(error), action=action.kind, error=error.kind, tries=attempts.count
-            )
+            batch.event(subject, "failed", str(error), action=action.kind, error=error.kind, tries=attempts.count)
         self.metrics.observe_action(action.kind, seconds)
         self.metrics.action_failed(action.kind, error.kind)
         _log.warning("failed", action=action.kind, subject=subject, error=str(error), tries=attempts.count)
@@ -177,9 +169,7 @@ class Ledger:
     def planned(self, plan: Plan, spec: Spec) -> None:
         """Adopt the states that a pass found, and remember what is blocked and why."""
         with self.record.batch() as batch:
-            changes = [
-                c for status in plan.statuses if (c := self._adopt(batch, status, plan.container, spec))
-            ]
+            changes = [c for status in plan.statuses if (c := self._adopt(batch, status, plan.container, spec))]
             self._clear_intents(batch, plan, spec)
             blocks = {block.subject: block for block in plan.blocked}
             before = self._blocks.get(plan.container, {})
@@ -192,9 +182,7 @@ class Ledger:
         for subject in before.keys() | blocks.keys():
             self._gauge_block(subject)
 
-    def _adopt(
-        self, batch: RecordWriter, status: Status, container: str, spec: Spec
-    ) -> Callable[[], None] | None:
+    def _adopt(self, batch: RecordWriter, status: Status, container: str, spec: Spec) -> Callable[[], None] | None:
         """Compare with the last pass; returns what to count once the change is on disk."""
         if status.detail:
             self.details[status.subject] = status.detail
@@ -216,9 +204,7 @@ class Ledger:
         change = lifecycle.judge(before, after)
         jumped = isinstance(change, lifecycle.Jump)
         reason = (
-            change.reason
-            if isinstance(change, lifecycle.Step)
-            else "it changed by itself, or faster than we looked"
+            change.reason if isinstance(change, lifecycle.Step) else "it changed by itself, or faster than we looked"
         )
         batch.event(
             status.subject, "jump" if jumped else "step", reason, before=before.value, after=after.value,
@@ -242,9 +228,7 @@ class Ledger:
         if attempts and attempts.error == CRASH_LOOP and running and now_s - last.since_s > self._stable_s:
             batch.remove_attempts(subject)
 
-    def _heal_time(
-        self, batch: RecordWriter, guest: str, before: State, after: State, now_s: float
-    ) -> float | None:
+    def _heal_time(self, batch: RecordWriter, guest: str, before: State, after: State, now_s: float) -> float | None:
         """Seconds from the look that found the guest down to the one that found it running again."""
         intent = self.record.memory.intents.get(f"guest/{guest}")
         if before is GuestState.RUNNING and (intent is None or intent.action != StopGuest.kind):

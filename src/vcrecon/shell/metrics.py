@@ -120,9 +120,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._make_counters()
         self._make_histograms()
-        self._converged = self._gauge(
-            "converged", "Whether every object is as the spec wants it (1) or not (0)."
-        )
+        self._converged = self._gauge("converged", "Whether every object is as the spec wants it (1) or not (0).")
         self._spec_valid = self._gauge(
             "spec_valid",
             "Whether the spec files on disk are valid (1); at 0 the last good ones stay in force.",

@@ -74,9 +74,7 @@ async def _look(
     )
 
 
-async def _ask_hypervisor(
-    host: Host, command: str, lines: Sequence[str], deadline_s: float
-) -> list[str] | None:
+async def _ask_hypervisor(host: Host, command: str, lines: Sequence[str], deadline_s: float) -> list[str] | None:
     """None when the hypervisor's tool does not answer, though the host does."""
     try:
         return await host.ask_tool(command, lines, deadline_s=deadline_s)

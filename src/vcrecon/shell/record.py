@@ -137,9 +137,7 @@ class RecordReader:
         if self._store:
             self.memory = self._store.load()
 
-    def events(
-        self, subject: str | None = None, *, after_id: int | None = None, limit: int = 1000
-    ) -> list[Event]:
+    def events(self, subject: str | None = None, *, after_id: int | None = None, limit: int = 1000) -> list[Event]:
         """At most `limit` events, oldest first: the newest ones, or the first ones after `after_id`.
 
         `subject` picks one object by its exact name ("guest/a-head"). To follow, pass the last id on.

@@ -134,9 +134,7 @@ def make_site_key(path: Path) -> bytes:
         finally:
             os.close(directory_fd)
     except OSError as error:
-        raise Refused(
-            f"{path}: cannot write the site key: {error.strerror}; make room or fix its mode"
-        ) from error
+        raise Refused(f"{path}: cannot write the site key: {error.strerror}; make room or fix its mode") from error
     return key
 
 

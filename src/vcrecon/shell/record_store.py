@@ -113,9 +113,7 @@ class Store:
         self._synchronous = ""
 
     @classmethod
-    def open(
-        cls, path: Path, *, size_bytes_max: int, migrations: Sequence[str] = MIGRATIONS
-    ) -> tuple[Store, bool]:
+    def open(cls, path: Path, *, size_bytes_max: int, migrations: Sequence[str] = MIGRATIONS) -> tuple[Store, bool]:
         """Open for writing and bring the schema up to date. Also returns whether the record is new."""
         with _explained(path, "cannot open the record"):
             store = cls(sqlite3.connect(path, isolation_level=None, timeout=1.0), path)
@@ -152,9 +150,7 @@ class Store:
         owner = self._connection.execute("PRAGMA application_id").fetchone()[0]
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if owner != APPLICATION_ID and (version or tables):
-            raise Refused(
-                f"{self._path}: this is some other program's database; name another directory with --state"
-            )
+            raise Refused(f"{self._path}: this is some other program's database; name another directory with --state")
         if version > known:
             raise Refused(
                 f"{self._path}: the record has version {version}, this vcrecon knows up to {known}: "
@@ -232,9 +228,7 @@ class Store:
         """See `RecordReader.events`."""
         where = "(:subject IS NULL OR subject = :subject) AND id > :after_id"
         order = "DESC" if after_id is None else "ASC"
-        query = (
-            f"SELECT id, at_s, subject, reason, message, facts FROM events WHERE {where} ORDER BY id {order}"  # noqa: S608
-        )
+        query = f"SELECT id, at_s, subject, reason, message, facts FROM events WHERE {where} ORDER BY id {order}"  # noqa: S608
         with _explained(self._path, "cannot read the history"):
             rows = self._connection.execute(
                 query + " LIMIT :limit", {"subject": subject, "after_id": after_id or 0, "limit": limit}

@@ -146,9 +146,7 @@ class SshHost:
                 async with self._shell_turn:
                     shell = self._shell
                     if shell is None or not shell.alive:
-                        shell = self._shell = ResidentShell(
-                            await self._open("exec sh", self._output_bytes_max)
-                        )
+                        shell = self._shell = ResidentShell(await self._open("exec sh", self._output_bytes_max))
                         await shell.start()
                     return await shell.ask(script)
             except Died as death:
@@ -162,9 +160,7 @@ class SshHost:
                 async with self._tool_turns.setdefault(command, asyncio.Lock()):
                     tool = self._tools.get(command)
                     if tool is None or not tool.alive:
-                        channel = await self._open(
-                            f"{_TOOL_ENVIRONMENT} {command} 2>&1", self._output_bytes_max
-                        )
+                        channel = await self._open(f"{_TOOL_ENVIRONMENT} {command} 2>&1", self._output_bytes_max)
                         tool = self._tools[command] = ResidentTool(channel)
                         await tool.start()
                     return await tool.ask(lines)
@@ -250,9 +246,7 @@ class SshHost:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled() and self._closed:
-                raise Unreachable(
-                    f"{self.endpoint}: vcrecon has closed this connection", kind="closed"
-                ) from None
+                raise Unreachable(f"{self.endpoint}: vcrecon has closed this connection", kind="closed") from None
             raise
 
     async def _connect(self) -> asyncssh.SSHClientConnection:

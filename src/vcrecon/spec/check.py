@@ -24,9 +24,7 @@ def disk_needed_bytes(guests: list[Guest], images: Mapping[str, Image]) -> int:
 def check_site(draft: Draft) -> None:
     """Networks, services, containers and names: unique and apart from each other."""
     if not draft.containers and "container" not in draft.gaps:
-        draft.findings.error(
-            At(CONTAINERS, ("containers",)), "there are no containers; add the hosts you have"
-        )
+        draft.findings.error(At(CONTAINERS, ("containers",)), "there are no containers; add the hosts you have")
     if not draft.guests and "guest" not in draft.gaps:
         fix = "add clusters or guests; to stop everything use 'vcrecon pause' instead"
         draft.findings.error(At(CLUSTERS), f"there are no guests; {fix}")
@@ -131,9 +129,7 @@ def _containers(draft: Draft) -> None:
         address = ipv4(container.address)
         if address not in span:
             where = draft.findings.where(At(SITE, ("provisioning", "network")))
-            draft.findings.error(
-                at, f"address {address} is outside the provisioning network {span} (see {where})"
-            )
+            draft.findings.error(at, f"address {address} is outside the provisioning network {span} (see {where})")
         elif address in (span.network_address, span.broadcast_address):
             which = "network" if address == span.network_address else "broadcast"
             draft.findings.error(at, f"{address} is the {which} address of {span}; choose a host address")
@@ -171,9 +167,7 @@ def _one_name_space(draft: Draft) -> None:
         for kind, table in tables:
             if name in table:
                 also = draft.findings.where(draft.at(kind, name))
-                draft.findings.error(
-                    draft.at("guest", name), f"guest {name!r} is named like a {kind}; also at {also}"
-                )
+                draft.findings.error(draft.at("guest", name), f"guest {name!r} is named like a {kind}; also at {also}")
     for name in draft.clusters:
         if name in draft.containers:
             also = draft.findings.where(draft.at("container", name))

@@ -47,9 +47,7 @@ class Edit:
         name = self.path.name
         old, new = self.old_text.splitlines(keepends=True), self.new_text.splitlines(keepends=True)
         lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
-        return "".join(
-            line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
-        )
+        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
     def write(self) -> None:
         """Replace the file in one step, keeping its mode. Does nothing when there is no change.
@@ -77,9 +75,7 @@ class Edit:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            raise Refused(
-                f"{self.path}: not written: {error.strerror or error}; the file is as before"
-            ) from error
+            raise Refused(f"{self.path}: not written: {error.strerror or error}; the file is as before") from error
 
 
 def place_directory(directory: Path, rebalance: bool = False) -> Edit:

@@ -68,9 +68,7 @@ class Findings:
     def sorted(self) -> tuple[Problem, ...]:
         """All problems in file order, and for crowded places how many more there are."""
         extra = [
-            Problem(
-                file, line, column, f"and {count - SAME_PLACE_MAX} more like this here", _severity(severity)
-            )
+            Problem(file, line, column, f"and {count - SAME_PLACE_MAX} more like this here", _severity(severity))
             for (file, line, column, severity), count in self._counts.items()
             if count > SAME_PLACE_MAX
         ]

@@ -94,9 +94,7 @@ class _Expansion:
             draft.gaps.update(("guest", "cluster", "network"))
             return
         self.count += total
-        head = (
-            None if entry.head is None else _HeadPlan(self, entry.head, at / "head", entry.name, len(names))
-        )
+        head = None if entry.head is None else _HeadPlan(self, entry.head, at / "head", entry.name, len(names))
         groups = [
             _GroupPlan(self, group, at / "nodes" / index, entry.name, len(names))
             for index, group in enumerate(entry.nodes)
@@ -224,16 +222,12 @@ class _Expansion:
             draft.findings.error(port.at, f"/{prefix[:9]} is not the prefix of {network.name!r}, {span}")
             return None
         if address not in span:
-            draft.findings.error(
-                port.at, f"address {address} is outside {span}, the subnet of {network.name!r}"
-            )
+            draft.findings.error(port.at, f"address {address} is outside {span}, the subnet of {network.name!r}")
             return None
         number = int(address) - int(span.network_address)
         if number == 0 or address == span.broadcast_address:
             which = "network" if number == 0 else "broadcast"
-            draft.findings.error(
-                port.at, f"{address} is the {which} address of {span}; choose a host address"
-            )
+            draft.findings.error(port.at, f"{address} is the {which} address of {span}; choose a host address")
             return None
         if bare == network.gateway:
             draft.findings.error(port.at, f"{address} is the gateway of {network.name!r}; choose another")
@@ -308,9 +302,7 @@ class _HeadPlan:
         self.recipe = expansion.recipes.resolve(
             at, f"the head of {names!r}", text, expansion.template(at, text.template)
         )
-        self.addresses = (
-            None if text.address is None else draft.spread(at / "address", text.address, like, length)
-        )
+        self.addresses = None if text.address is None else draft.spread(at / "address", text.address, like, length)
         self.macs = None if text.mac is None else draft.spread(at / "mac", text.mac, like, length)
         self.extra = _extra_ports(expansion, text.networks, at, like, length)
         self.pinned: list[str] | None = None
@@ -348,9 +340,7 @@ class _GroupPlan:
         whole = f"{like} times count {text.count}" if text.count > 1 else like
         self.extra = _extra_ports(expansion, text.networks, at, whole, length * text.count)
 
-    def _lists(
-        self, key: str, texts: tuple[str, ...] | None, like: str, length: int
-    ) -> list[list[str] | None] | None:
+    def _lists(self, key: str, texts: tuple[str, ...] | None, like: str, length: int) -> list[list[str] | None] | None:
         if texts is None:
             return None
         if len(texts) != self.text.count:

@@ -65,9 +65,7 @@ def _network(draft: Draft, name: str, text: NetworkText) -> None:
     gateway = None
     if text.gateway is not None:
         address = draft.attempt(at / "gateway", ipv4, text.gateway)
-        if address is not None and (
-            address not in span or address in (span.network_address, span.broadcast_address)
-        ):
+        if address is not None and (address not in span or address in (span.network_address, span.broadcast_address)):
             draft.findings.error(at / "gateway", f"gateway {address} is not a host address of {span}")
         gateway = None if address is None else str(address)
     elif text.allow:

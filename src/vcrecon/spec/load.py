@@ -113,9 +113,7 @@ def _read(directory: Path, require_placement: bool) -> dict[str, Source]:
             if name == DEPLOYMENT and not require_placement:
                 sources[name] = Source(name, "", None, ())
                 continue
-            near = next(
-                (other for other in sorted(present) if other.lower().split(".")[0] == name[:-5]), None
-            )
+            near = next((other for other in sorted(present) if other.lower().split(".")[0] == name[:-5]), None)
             hint = f"; is {near!r} meant?" if near else f"; a spec directory has {', '.join(FILES)}"
             sources[name] = Source(name, "", None, (Problem(name, 0, 0, f"the file is missing{hint}"),))
             continue
@@ -166,9 +164,7 @@ def _text(draft: Draft, sources: dict[str, Source], name: str, model: type[Model
     return checked
 
 
-def _site_text(
-    draft: Draft, sources: dict[str, Source]
-) -> tuple[Checked[SiteFile], PoliciesText, GuestFields]:
+def _site_text(draft: Draft, sources: dict[str, Source]) -> tuple[Checked[SiteFile], PoliciesText, GuestFields]:
     site = _text(draft, sources, SITE, SiteFile)
     if site.model is None:
         return site, PoliciesText(), GuestFields()
@@ -176,9 +172,7 @@ def _site_text(
     known_hosts = spec_path(draft.directory, site.model.ssh.known_hosts)
     if not os.path.isfile(known_hosts):
         at = At(SITE, ("ssh", "known_hosts"))
-        draft.findings.warning(
-            at, f"{site.model.ssh.known_hosts!r} is not there: no container can be trusted"
-        )
+        draft.findings.warning(at, f"{site.model.ssh.known_hosts!r} is not there: no container can be trusted")
     return site, site.model.policies, site.model.defaults
 
 
@@ -186,18 +180,14 @@ def _site(directory: Path, text: SiteFile) -> Site:
     return Site(
         name=text.site,
         session=text.session,
-        ssh=Ssh(
-            text.ssh.user, spec_path(directory, text.ssh.key), spec_path(directory, text.ssh.known_hosts)
-        ),
+        ssh=Ssh(text.ssh.user, spec_path(directory, text.ssh.key), spec_path(directory, text.ssh.known_hosts)),
         limits=Limits(**text.limits.model_dump()),
         stop_grace_s=text.policies.stop_grace,
         boot_deadline_s=text.policies.boot_deadline,
     )
 
 
-def _freeze(
-    draft: Draft, site: Site, deployment: dict[str, tuple[str, ...]], cordoned: frozenset[str]
-) -> Spec:
+def _freeze(draft: Draft, site: Site, deployment: dict[str, tuple[str, ...]], cordoned: frozenset[str]) -> Spec:
     values = {name: getattr(site, name) for name in (field.name for field in fields(Site))}
     values["services"] = tuple(draft.services.values())
     site = Site(**values)

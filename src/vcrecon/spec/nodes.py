@@ -83,9 +83,7 @@ class Source:
 def parse(file: str, data: bytes) -> Source:
     """Read `data`, the content of `file`, as one YAML document. Never raises, whatever the bytes."""
     if len(data) > FILE_BYTES_MAX:
-        return _refused(
-            file, 0, 0, f"the file is larger than {FILE_BYTES_MAX >> 20} MiB; split or shorten it"
-        )
+        return _refused(file, 0, 0, f"the file is larger than {FILE_BYTES_MAX >> 20} MiB; split or shorten it")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -155,9 +153,7 @@ class _Composer:
             frame = self._stack.pop()
             frame.node.end = _at(event).end
             if frame.node.size > NODES_MAX:
-                self._stop(
-                    frame.node, f"its aliases stand for more than {NODES_MAX:,} values; write them out"
-                )
+                self._stop(frame.node, f"its aliases stand for more than {NODES_MAX:,} values; write them out")
             self._attach(frame.node)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event)
@@ -242,6 +238,6 @@ class _Composer:
 
 def _at(event: yaml.Event) -> Node:
     start, end = event.start_mark, event.end_mark
-    assert start is not None  # noqa: S101 - the stubs allow None, the parser always sets both
-    assert end is not None  # noqa: S101
+    assert start is not None
+    assert end is not None
     return Node(None, start.line + 1, start.column + 1, start.index, end.index)

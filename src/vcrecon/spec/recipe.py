@@ -16,9 +16,7 @@ from vcrecon.spec.text import GuestFields, PoliciesText
 from vcrecon.spec.values import human_bytes
 
 # sha512crypt and yescrypt: what crypt(5) recommends and Debian has used since releases 5 and 11.
-_HASH = re.compile(
-    rb"\$(?:6\$(?:rounds=\d{1,9}\$)?[^$:\s]{1,16}\$[./A-Za-z0-9]{86}|y\$[./A-Za-z0-9$]{20,150})"
-)
+_HASH = re.compile(rb"\$(?:6\$(?:rounds=\d{1,9}\$)?[^$:\s]{1,16}\$[./A-Za-z0-9]{86}|y\$[./A-Za-z0-9$]{20,150})")
 _HASH_FILE_BYTES_MAX = 4096
 
 Value = TypeVar("Value")

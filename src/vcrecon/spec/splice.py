@@ -126,7 +126,7 @@ def _spliced(source: Source, root: Node, lists: Lists) -> str:
 
 def _changed(text: str, parent: Node, key: str, names: tuple[str, ...]) -> list[tuple[int, int, str]]:
     """The cuts that turn the list under `key` into `names`."""
-    assert isinstance(parent.value, dict)  # noqa: S101 - the caller found the key in it
+    assert isinstance(parent.value, dict)
     node, key_node = parent.value[key], parent.keys[key]
     colon = text.find(":", key_node.end) + 1
     if node.value is None:

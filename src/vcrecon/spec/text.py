@@ -101,9 +101,7 @@ _SIZE_SCHEMA = _schema(
     ],
     description="a size such as 512MiB or 4GiB; a plain number is bytes",
 )
-Memory = Annotated[
-    int, BeforeValidator(values.size_bytes), _at_least(MEMORY_BYTES_MIN, "a memory"), _SIZE_SCHEMA
-]
+Memory = Annotated[int, BeforeValidator(values.size_bytes), _at_least(MEMORY_BYTES_MIN, "a memory"), _SIZE_SCHEMA]
 Disk = Annotated[int, BeforeValidator(values.size_bytes), _at_least(DISK_BYTES_MIN, "a disk"), _SIZE_SCHEMA]
 Seconds = Annotated[
     float,

@@ -83,9 +83,7 @@ def lvm_name(text: str) -> str:
 def link_name(text: str) -> str:
     """`text` when Linux takes it as the name of a network interface."""
     if len(text) > LINK_NAME_MAX:
-        raise ValueError(
-            f"interface name {shorten(text)} is too long: Linux allows {LINK_NAME_MAX} characters"
-        )
+        raise ValueError(f"interface name {shorten(text)} is too long: Linux allows {LINK_NAME_MAX} characters")
     if _LINK.fullmatch(text) is None:
         raise ValueError(f"{shorten(text)} is not an interface name: letters, digits, '_', '.' and '-' only")
     return text

@@ -1,0 +1,8 @@
+"""Lets these tests use the builders in tests/core/worlds.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
