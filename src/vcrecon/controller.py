@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import structlog
 
@@ -37,6 +37,7 @@ from vcrecon.spec.model import Container, Spec
 
 _log = structlog.get_logger("vcrecon")
 
+RECORD_PAUSE_S = 2.0
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
 
 
@@ -93,6 +94,7 @@ class Controller:
         self._settling: dict[str, set[str]] = {}
         """Subjects whose last action's outcome was not looked at yet, and on which containers."""
         self._stopping = False
+        self._idle_until_s = 0.0
         # A record that begins now cannot know what hosts hold until each was looked at once (S1).
         self._survey = not (self.memory.seen or self.memory.claims)
 
@@ -148,12 +150,8 @@ class Controller:
         while True:
             station.wake.clear()
             try:
-                await self.run_pass(station)
-                self.record_trouble = None
-            except Transient as error:
-                # The record cannot be written: nothing more is begun (S7), looking goes on.
-                self.record_trouble = str(error)
-                _log.error("record", error=str(error))
+                with self._record_may_fail():
+                    await self.run_pass(station)
             except Exception:
                 _log.exception("a pass failed", container=station.name)
             await asyncio.sleep(self.settings.settle_s)
@@ -163,10 +161,8 @@ class Controller:
     def _pause_s(self, station: Station) -> float:
         """Until the next pass, with jitter, so that a fleet does not march in step."""
         observation = self.world.current.get(station.name)
-        if not isinstance(observation, Seen):
-            longest = self.settings.retry_unreachable_s
-        else:
-            longest = self.settings.poll_s
+        seen = isinstance(observation, Seen)
+        longest = self.settings.poll_s if seen else self.settings.retry_unreachable_s
         wanted_s = station.plan.look_again_s(longest) if station.plan else longest
         return wanted_s * (0.8 + 0.4 * self._rng.random())
 
@@ -273,8 +269,9 @@ class Controller:
 
     def _obey(self, plan: Plan) -> None:
         self.admission.retain(plan.container, (action.subject for action in plan.actions))
-        if self._survey or self._stopping:
+        if self._survey or self._stopping or self._monotonic() < self._idle_until_s:
             return
+        self.record_trouble = None
         for action in plan.actions:
             if self.admission.ask(action, self.memory) is None:
                 self._spawn(self._act(action))
@@ -287,22 +284,30 @@ class Controller:
         try:
             self.ledger.begins(action)
             await carry_out(action, bench, self._host)
-        except HostError:
-            self._note(lambda: self.ledger.failed(action, error, self._monotonic() - began_s))
+        except HostError as error:
+            self._failed(action, error, began_s)
         except Exception as error:
             _log.exception("an action failed", action=action.kind, subject=action.subject)
             bug = Transient(f"{action.kind} of {action.subject}: {error!r}", delay_s=30, kind="bug")
-            self._note(lambda: self.ledger.failed(action, bug, self._monotonic() - began_s))
+            self._failed(action, bug, began_s)
         else:
-            self._note(lambda: self.ledger.done(action, self._monotonic() - began_s))
+            with self._record_may_fail():
+                self.ledger.done(action, self._monotonic() - began_s)
         finally:
             self._ended(action)
 
-    def _note(self, write: Callable[[], None]) -> None:
+    def _failed(self, action: Action, error: HostError, began_s: float) -> None:
+        with self._record_may_fail():
+            self.ledger.failed(action, error, self._monotonic() - began_s)
+
+    @contextlib.contextmanager
+    def _record_may_fail(self) -> Iterator[None]:
+        """While the record cannot be written nothing more is begun (S7); looking goes on."""
         try:
-            write()
+            yield
         except Transient as error:
             self.record_trouble = str(error)
+            self._idle_until_s = self._monotonic() + RECORD_PAUSE_S
             _log.error("record", error=str(error))
 
     def _ended(self, action: Action) -> None:

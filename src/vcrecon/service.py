@@ -203,6 +203,7 @@ class _Service:
                         break  # another directory took its place: notices would still come from the old one
             except (OSError, RuntimeError) as error:
                 _log.warning("spec directory", error=str(error))
+                self._files = ()
                 await self._reload()
                 await asyncio.sleep(RECHECK_S)
 
@@ -284,7 +285,7 @@ class _Service:
         return 0
 
     async def _until_converged(self) -> int:
-        """0 when converged, 1 when only people can help with what is left, or the deadline passed; 130 when asked to stop."""
+        """0 when converged, 1 when only people can help with what is left or it took too long."""
         deadline_s = time.monotonic() + self._settings.apply_deadline_s
         stuck_since_s: float | None = None
         while not self._stop.is_set():

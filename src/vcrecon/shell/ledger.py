@@ -21,7 +21,7 @@ from vcrecon.core.actions import (
     StartGuest,
     StopGuest,
 )
-from vcrecon.core.backoff import after_failure
+from vcrecon.core.backoff import CRASH_LOOP, after_failure
 from vcrecon.core.decisions import Block, Plan, Rest, Status
 from vcrecon.core.memory import Claim, Intent, LastState
 from vcrecon.core.observation import Observation, Seen
@@ -35,7 +35,6 @@ from vcrecon.spec.model import Spec
 _log = structlog.get_logger("vcrecon")
 
 SEEN_EVERY_S = 30.0
-CRASH_LOOP = "crash-loop"
 
 
 class Ledger:

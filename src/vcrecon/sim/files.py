@@ -189,18 +189,19 @@ class Files:
             if part == "..":
                 here = trail.pop() if trail else here
                 continue
-            if here.node is None:
+            directory = here.node
+            if directory is None:
                 raise _error(errno.ENOENT, path)
-            if not isinstance(here.node, Directory):
+            if not isinstance(directory, Directory):
                 raise _error(errno.ENOTDIR, path)
             trail.append(here)
             child = posixpath.join(here.path, part)
             mounted = self._top(child)
             if mounted is not None:
-                here = Place(child, mounted, here.node, part, mounted.top)
+                here = Place(child, mounted, directory, part, mounted.top)
                 continue
-            node = here.node.entries.get(part)
-            here = Place(child, here.mount, here.node, part, node)
+            node = directory.entries.get(part)
+            here = Place(child, here.mount, directory, part, node)
             if isinstance(node, Link) and (follow or index < len(parts) - 1):
                 hops[0] += 1
                 if hops[0] > LINKS_MAX:
