@@ -72,9 +72,9 @@ async def test_a_spec_directory_that_is_replaced_as_a_whole_is_taken_up(tmp_path
         move(new, "b-n2", "c02")
         place.specs.rename(tmp_path / "old")
         new.rename(place.specs)
-        await service.until("generation 2", lambda s: s["spec"]["generation"] == 2, 10)
+        await service.until("generation 2", lambda s: s["spec"]["generation"] == 2, 30)
         move(place.specs, "b-n1", "c02")
-        await service.until("an edit in the new directory", lambda s: s["spec"]["generation"] == 3, 10)
+        await service.until("an edit in the new directory", lambda s: s["spec"]["generation"] == 3, 30)
         assert (await service.status())["spec"]["valid"]
 
 
@@ -90,22 +90,22 @@ async def test_a_link_that_points_to_another_spec_directory_is_followed(tmp_path
             link = tmp_path / "link"
             link.symlink_to(second)
             link.replace(place.specs)
-            await service.until("generation 2", lambda s: s["spec"]["generation"] == 2, 10)
+            await service.until("generation 2", lambda s: s["spec"]["generation"] == 2, 30)
             move(second, "b-n1", "c02")
-            await service.until("an edit behind the link", lambda s: s["spec"]["generation"] == 3, 10)
+            await service.until("an edit behind the link", lambda s: s["spec"]["generation"] == 3, 30)
 
 
 async def test_a_spec_directory_that_vanishes_for_a_while_stops_nothing(tmp_path: Path) -> None:
     async with site_of(tmp_path) as place, serving(place) as service:
         await service.converged()
         place.specs.rename(tmp_path / "away")
-        gone = await service.until("the finding", lambda s: not s["spec"]["valid"], 10)
+        gone = await service.until("the finding", lambda s: not s["spec"]["valid"], 30)
         assert str(place.specs) in gone["spec"]["problems"][0]
         assert running(gone, GUESTS)
         (tmp_path / "away").rename(place.specs)
-        await service.until("it is back", lambda s: s["spec"]["valid"], 10)
+        await service.until("it is back", lambda s: s["spec"]["valid"], 30)
         move(place.specs, "b-n2", "c02")
-        await service.until("edits count again", lambda s: s["spec"]["generation"] == 2, 10)
+        await service.until("edits count again", lambda s: s["spec"]["generation"] == 2, 30)
 
 
 async def test_a_file_saved_by_removing_and_writing_it_is_one_edit(tmp_path: Path) -> None:

@@ -45,11 +45,12 @@ def test_loading_replaces_our_tables_and_no_other() -> None:
     assert named == {"bridge vcrecon", "ip vcrecon", "inet vcrecon"}
 
 
-def test_guests_send_only_from_addresses_that_the_spec_gave_out() -> None:
+def test_a_guest_sends_only_from_its_own_port_mac_and_address() -> None:
     honest = chain(rules(), "honest")
-    assert "ether saddr != @macs drop" in honest
-    assert "ether type ip ether saddr . ip saddr != @pairs drop" in honest
-    assert "52:54:00:00:01:02 . 10.1.1.12" in rules()
+    assert "iifname . ether saddr != @macs drop" in honest
+    assert "ether type arp iifname . arp saddr ether != @macs drop" in honest
+    assert "ether type ip iifname . ether saddr . ip saddr != @pairs drop" in honest
+    assert re.search(r"vcg[0-9a-f]{12} \. 52:54:00:00:01:02 \. 10\.1\.1\.12", rules())
 
 
 def test_outside_only_what_the_spec_allows() -> None:

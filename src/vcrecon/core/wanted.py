@@ -43,6 +43,7 @@ class WantedBridge:
 class GuestPort:
     """What the firewall must know of one guest interface: who may send from it, and where to."""
 
+    tap: str
     mac: str
     vlan: int
     address: str | None
@@ -141,7 +142,7 @@ class Wanted:
     def firewall(self, container: str, guests: Iterable[Guest]) -> Firewall:
         """The inputs of the rule set of `container` while these guests are on it."""
         ports = tuple(
-            GuestPort(interface.mac, interface.vlan, interface.address, guest.role)
+            GuestPort(tap(guest.name, interface.vlan), interface.mac, interface.vlan, interface.address, guest.role)
             for guest in sorted(guests, key=lambda guest: guest.name)
             for interface in guest.interfaces
         )

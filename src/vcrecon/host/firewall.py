@@ -24,7 +24,7 @@ TABLES = (("bridge", "vcrecon"), ("ip", "vcrecon"), ("inet", "vcrecon"))
 def render(firewall: Firewall) -> str:
     """The whole rule set; loading it replaces the earlier one in one transaction."""
     fresh = "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in TABLES)
-    return fresh + _bridge_table(firewall) + _nat_table(firewall.services) + _inet_table(firewall)
+    return fresh + _bridge_table(firewall) + _nat_table(firewall.services, firewall.networks) + _inet_table(firewall)
 
 
 def _set(name: str, kind: str, elements: list[str]) -> str:
@@ -33,54 +33,46 @@ def _set(name: str, kind: str, elements: list[str]) -> str:
 
 
 def _bridge_table(firewall: Firewall) -> str:
-    macs = sorted({port.mac for port in firewall.ports})
+    macs = sorted(f"{port.tap} . {port.mac}" for port in firewall.ports)
     pairs = sorted(
-        f"{port.mac} . {ip_interface(port.address).ip}" for port in firewall.ports if port.address is not None
+        f"{port.tap} . {port.mac} . {ip_interface(port.address).ip}"
+        for port in firewall.ports
+        if port.address is not None
     )
     services = sorted({service.address for service in firewall.services})
     guarded = [network for network in firewall.networks if network.gateway is not None]
-    rules = [
-        "ip daddr @services drop",
-        "ip saddr @services drop",
-        "arp daddr ip @services drop",
-        "arp saddr ip @services drop",
-        f'iifname "{TAP_PATTERN}" jump from-guest',
-        *(f'obrname "{bridge(network.vlan)}" jump out-{network.vlan}' for network in guarded),
-    ]
     text = "table bridge vcrecon {\n"
-    text += _set("macs", "ether_addr", macs)
-    text += _set("pairs", "ether_addr . ipv4_addr", pairs)
+    text += _set("macs", "ifname . ether_addr", macs)
+    text += _set("pairs", "ifname . ether_addr . ipv4_addr", pairs)
     text += _set("services", "ipv4_addr", services)
-    text += _chain("from-guest", None, ["jump honest"])
     text += _chain(
         "honest",
         None,
         [
-            "ether saddr != @macs drop",
+            "iifname . ether saddr != @macs drop",
             "ether type vlan drop",
             "ether type 0x88a8 drop",
-            "ether type arp ether saddr . arp saddr ip != @pairs drop",
-            "ether type arp arp saddr ether != @macs drop",
-            "ether type ip ether saddr . ip saddr != @pairs drop",
+            "ether type arp iifname . ether saddr . arp saddr ip != @pairs drop",
+            "ether type arp iifname . arp saddr ether != @macs drop",
+            "ether type ip iifname . ether saddr . ip saddr != @pairs drop",
         ],
     )
     for network in guarded:
         text += _chain(f"out-{network.vlan}", None, _outside_rules(network, firewall.ports))
-    text += _chain("forward", "type filter hook forward priority 0; policy accept;", rules)
     text += _chain(
-        "input",
-        "type filter hook input priority 0; policy accept;",
-        [f'iifname "{TAP_PATTERN}" jump honest-to-services'],
+        "forward",
+        "type filter hook forward priority 0; policy accept;",
+        [
+            "ip daddr @services drop",
+            "ip saddr @services drop",
+            "arp daddr ip @services drop",
+            "arp saddr ip @services drop",
+            f'iifname "{TAP_PATTERN}" jump honest',
+            *(f'obrname "{bridge(network.vlan)}" jump out-{network.vlan}' for network in guarded),
+        ],
     )
     text += _chain(
-        "honest-to-services",
-        None,
-        [
-            "ether saddr != @macs drop",
-            "ether type vlan drop",
-            "ether type arp ether saddr . arp saddr ip != @pairs drop",
-            "ether type ip ether saddr . ip saddr != @pairs drop",
-        ],
+        "input", "type filter hook input priority 0; policy accept;", [f'iifname "{TAP_PATTERN}" jump honest']
     )
     return text + "}\n"
 
@@ -108,7 +100,8 @@ def _matches(rule: AllowRule) -> list[str]:
     return matches or [f"ip daddr {rule.to}"]
 
 
-def _nat_table(services: tuple[Service, ...]) -> str:
+def _nat_table(services: tuple[Service, ...], networks: tuple[Network, ...]) -> str:
+    subnets = sorted({network.subnet for network in networks})
     forwards = [
         f'iifname "vcbr*" ip daddr {service.address} tcp dport {service.port} dnat to {service.to}'
         for service in services
@@ -119,7 +112,7 @@ def _nat_table(services: tuple[Service, ...]) -> str:
         + _chain(
             "postrouting",
             "type nat hook postrouting priority 100; policy accept;",
-            ['iifname "vcbr*" ct status dnat masquerade'],
+            [f"ip saddr {{ {', '.join(subnets)} }} ct status dnat masquerade"] if subnets else [],
         )
         + "}\n"
     )

@@ -73,9 +73,17 @@ class Ledger:
                 batch.event(f"container/{name}", "fence-void", f"{name} answers again: its fence is void")
             if name in memory.fences or observation.at_s - memory.seen.get(name, 0.0) > SEEN_EVERY_S:
                 batch.put_seen(name, observation.at_s)
+            self._spend_prunes(batch, world)
             for sighting in world.on(name).values():
                 self._saw_guest(batch, sighting, observation, world, spec)
         self.metrics.set_reachable(name, reachable)
+
+    def _spend_prunes(self, batch: RecordWriter, world: World) -> None:
+        """A consent to prune ends with the disks it named: one that turns up later was not meant (S2)."""
+        for (kind, guest), consent in self.record.memory.consents.items():
+            places = world.sightings.get(guest, {}).values()
+            if kind == "prune" and not any(v.epoch <= consent.epoch for s in places for v in s.quarantined):
+                batch.remove_consent("prune", guest)
 
     def _saw_guest(self, batch: RecordWriter, sighting: Sighting, observation: Seen, world: World, spec: Spec) -> None:
         memory, guest = self.record.memory, spec.guests.get(sighting.guest)
