@@ -72,7 +72,12 @@ def _paused(case: Case) -> Decision | None:
 
 
 def _in_flight(case: Case) -> Decision | None:
-    return Wait(case.subject, "a step is under way") if case.subject in case.view.busy else None
+    if case.subject not in case.view.busy:
+        return None
+    intent = case.memory.intents.get(case.subject)
+    if intent is None:
+        return Wait(case.subject, "a step is under way")
+    return Wait(case.subject, f"{intent.action} under way for {max(0.0, case.view.now_s - intent.since_s):.0f} s")
 
 
 def _unknown(case: Case) -> Decision | None:
