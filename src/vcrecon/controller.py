@@ -137,6 +137,7 @@ class Controller:
         station = self.stations.pop(name)
         for subject in list(station.settling):
             self._settled(station, subject)
+        self.admission.retain(name, ())  # nobody waits behind what will never be asked for again
         for task in station.tasks:
             task.cancel()
         self._spawn(station.host.close())
@@ -147,7 +148,7 @@ class Controller:
     # --- one container -------------------------------------------------------------------------------------
 
     async def _watch_over(self, station: Station) -> None:
-        while True:
+        while self.stations.get(station.name) is station:
             station.wake.clear()
             try:
                 with self._record_may_fail():
@@ -155,8 +156,10 @@ class Controller:
             except Exception:
                 _log.exception("a pass failed", container=station.name)
             await asyncio.sleep(self.settings.settle_s)
+            # Not `wait_for`: before Python 3.12 it loses a cancel that comes together with the wake-up, for ever.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(station.wake.wait(), self._pause_s(station))
+                async with asyncio.timeout(self._pause_s(station)):
+                    await station.wake.wait()
 
     def _pause_s(self, station: Station) -> float:
         """Until the next pass, with jitter, so that a fleet does not march in step."""
@@ -170,8 +173,8 @@ class Controller:
         """Look, remember, plan, act: one pass of one container."""
         began_s = self._monotonic()
         observation = await self._look(station)
-        if station.name not in self.spec.containers:
-            return
+        if self.stations.get(station.name) is not station:
+            return  # it left the spec, or was opened anew, while it was looked at
         changed = self.world.observe(observation)
         self._settle(station, observation, began_s)
         self.ledger.saw(observation, self.world, self.spec)

@@ -138,7 +138,7 @@ class SiteControls:
                 kept = len(sighting.quarantined)
                 if name not in c.spec.guests or kept:
                     state = "still there" if sighting.live else ""
-                    disks = f"{kept} disk(s) kept" if kept else ""
+                    disks = f"{kept} {'disk' if kept == 1 else 'disks'} kept" if kept else ""
                     words = ", ".join(word for word in (state, disks) if word)
                     size = sum(volume.size_bytes for volume in sighting.quarantined)
                     found.append(
@@ -148,7 +148,7 @@ class SiteControls:
 
     def events(self, subject: str | None, after_id: int | None, limit: int) -> list[dict[str, Any]]:
         """The history, oldest first; without `after_id` the newest `limit` of it."""
-        wanted = self._subject(subject) if subject else None
+        wanted = self._subject(subject) if subject and not subject.startswith("image/") else subject
         events = self._controller.ledger.record.events(wanted, after_id=after_id, limit=limit)
         return [
             {
@@ -180,7 +180,7 @@ class SiteControls:
             batch.put_pause(name, time.time())
             batch.event(name, "paused", "a person asked vcrecon to keep its hands off")
         self._controller.refresh()
-        return f"{name} is paused: vcrecon looks at it but does nothing to it until `vcrecon resume {_short(name)}`"
+        return f"{name} is paused: vcrecon looks at it but does nothing to it until `{' '.join(filter(None, ('vcrecon resume', _short(name))))}`"
 
     def resume(self, subject: str) -> str:
         name = self._subject(subject)

@@ -259,8 +259,10 @@ class _Service:
         """What belongs to no container: site-wide metrics, the watchdog, progress for the person who waits."""
         interval_s = min(HOUSEKEEPING_S, watchdog_interval_s() or HOUSEKEEPING_S)
         while True:
+            # Not `wait_for`: before Python 3.12 it loses a cancel that comes together with the change, for ever.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), interval_s)
+                async with asyncio.timeout(interval_s):
+                    await self._changed.wait()
             self._changed.clear()
             self._take_stock()
             self._notifier.watchdog()
@@ -297,7 +299,8 @@ class _Service:
             if now_s > deadline_s or (stuck_since_s is not None and now_s - stuck_since_s > self._settings.stuck_s):
                 return 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), STATUS_EVERY_S)
+                async with asyncio.timeout(STATUS_EVERY_S):
+                    await self._stop.wait()
         return INTERRUPTED
 
     def _stuck(self) -> bool:

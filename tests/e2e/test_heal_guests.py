@@ -213,6 +213,6 @@ async def test_without_the_record_a_guest_that_died_meanwhile_is_still_healed_on
         boots = play.boots("a-n2")
         await play.stop()
         await play.site.kill_guest("a-n2")
-        await play.restart(without_record=True) if play.state.exists() else play.start()
+        await play.restart(without_record=True)
         await play.restarted("a-n2", boots)
         assert await play.work_of("a-n2") == STUDENT_TEXT

@@ -76,7 +76,14 @@ async def test_a_move_that_changes_its_target_ends_at_the_last_one(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("container", "pattern"),
-    [("c02", "^zstd"), ("c02", "^dd"), ("c01", "^dd"), ("c01", "^zstd"), ("c02", "^sha256sum"), ("c01", "^sha256sum")],
+    [
+        ("c02", "^zstd"),
+        ("c02", "^dd"),
+        ("c01", "^dd"),
+        ("c01", "^zstd"),
+        ("c02", "^sha256sum /dev"),
+        ("c01", "^sha256sum /dev"),
+    ],
 )
 async def test_a_copy_that_fails_midway_is_tried_again_and_arrives_whole(
     tmp_path: Path, container: str, pattern: str
@@ -89,6 +96,35 @@ async def test_a_copy_that_fails_midway_is_tried_again_and_arrives_whole(
         await play.happened("guest/a-n2", "failed", after_id=mark)
         await moved_with_its_work(play, "a-n2", "c01")
         assert play.kept("a-n2") == {"c02": "moved"}
+
+
+async def test_a_copy_that_fails_again_and_again_is_tried_ever_more_slowly(tmp_path: Path) -> None:
+    async with playground(tmp_path) as play:
+        await play.students_work("a-n2")
+        await play.site.fail_command("c01", "^zstd", times=None)
+        move(play, "a-n2", "c01")
+        await play.until(lambda: attempts_of(play, "a-n2") >= 2, "two failures in a row are counted as two")
+        assert play.hosts_of("a-n2") == []
+        await play.site.heal("c01")
+        await moved_with_its_work(play, "a-n2", "c01")
+
+
+def attempts_of(play: Playground, guest: str) -> int:
+    attempts = play.record.memory.attempts.get(f"guest/{guest}")
+    return attempts.count if attempts else 0
+
+
+async def test_a_guest_moves_to_a_container_that_never_held_its_image(tmp_path: Path) -> None:
+    def with_an_empty_container(files: SpecFiles) -> None:
+        with files.editing("containers") as document:
+            document["containers"].append({"name": "c04", "address": "10.64.0.14", "hypervisor": "kvm"})
+
+    async with playground(tmp_path, vary=with_an_empty_container) as play:
+        await play.students_work("a-n2")
+        move(play, "a-n2", "c04")
+        await moved_with_its_work(play, "a-n2", "c04")
+        golden = [v.name for v in play.site.hosts["c04"].machine.all_volumes() if v.name.startswith("vcimg-")]
+        assert golden == [], "it brought its disk along: only the kernel was fetched"
 
 
 async def test_a_copy_that_differs_from_the_original_is_never_booted(tmp_path: Path) -> None:
@@ -179,10 +215,9 @@ async def test_a_move_survives_the_controller_at_every_step(tmp_path: Path) -> N
     async with playground(tmp_path) as play:
         await play.students_work("a-n2")
         boots = play.boots("a-n2")
+        mark = play.last_event_id()
+        move(play, "a-n2", "c01")
         for phase in ("stop-guest", "copy-disk", "activate-copy"):
-            if phase == "stop-guest":
-                mark = play.last_event_id()
-                move(play, "a-n2", "c01")
             await play.happened("guest/a-n2", phase, after_id=mark)
             await play.restart()
         await moved_with_its_work(play, "a-n2", "c01")

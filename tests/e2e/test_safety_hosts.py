@@ -55,7 +55,7 @@ async def test_a_fenced_container_that_returns_still_running_has_its_stale_copie
         await play.until(lambda: play.kept("a-n2") == {"c02": "moved"}, "its disk is kept")
         reasons = [e["reason"] for e in play.events("guest/a-n2", mark)]
         assert reasons.index("stop-guest") < reasons.index("quarantine")
-        assert [e["reason"] for e in play.events("container/c02", mark)][0] == "fence-void"
+        assert play.events("container/c02", mark)[0]["reason"] == "fence-void"
         await play.converged()
         assert [v["kind"] for v in play.site.witness.violations] == ["two live copies"]
         play.site.witness.violations.clear()
@@ -135,7 +135,7 @@ async def test_without_the_record_no_guest_starts_while_a_container_that_may_hol
 
 
 def seven_containers(files: SpecFiles) -> None:
-    """Three more KVM hosts and one Xen host, empty."""
+    """Four more KVM hosts, empty."""
     with files.editing("containers") as document:
         document["containers"].append({"name": "c[04-07]", "address": "10.64.0.[14-17]", "hypervisor": "kvm"})
     for container in ("c04", "c05", "c06", "c07"):

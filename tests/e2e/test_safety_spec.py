@@ -1,4 +1,4 @@
-"""What a changed spec may and may not do: nothing is deleted because it shrank (S2, S3), strangers' things stay (S5)."""
+"""What a changed spec may and may not do: nothing is deleted because it shrank; what is not ours stays (S2, S3, S5)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ async def test_a_guest_that_comes_back_on_another_container_has_its_work_again(t
 async def test_prune_removes_the_named_disk_and_no_other(tmp_path: Path) -> None:
     async with playground(tmp_path, vary=two_singles) as play:
         await drop(play, "x", "y")
+        await play.converged()
         play.site.witness.consent("x")
         play.controls.consent("prune", ["x"])
         await play.until(lambda: play.volumes("x") == {}, "x's disk is gone")

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
+from vcrecon.cli.output import count
 from vcrecon.errors import Refused, VcreconError
 from vcrecon.shell.control import ControlClient
 from vcrecon.sim.control import SiteClient
@@ -152,7 +153,7 @@ class _Show:
         for guest in status["guests"]:
             by_cluster.setdefault(guest["cluster"] or guest["name"], guest["name"])
         victims = list(by_cluster.values())[:3]
-        self._title(f"three guests die: {', '.join(victims)}")
+        self._title(f"{count(len(victims), 'guest')} die: {', '.join(victims)}")
         world = await site.world()
         boots = {name: world["guests"][name]["boots"] for name in victims}
         began_s = time.monotonic()
@@ -171,7 +172,7 @@ class _Show:
                     self._note("healed", f"{name} restarted on the disk it had", seconds)
             return not left
 
-        await self._watch(control, "the three run again", HEAL_S, healed)
+        await self._watch(control, "they run again", HEAL_S, healed)
 
     async def _carry(self, control: ControlClient, site: SiteClient) -> None:
         """Move a line in deployment.yaml: the guest arrives on the other container with a student's file."""
@@ -247,12 +248,14 @@ class _Show:
             return
         with contextlib.suppress(VcreconError):
             status = await control.status()
+            # After `make demo` it is in the virtual environment alone.
+            typed = shutil.which("vcrecon") and "vcrecon" or f"{sys.executable} -m vcrecon"
             self._console.print(
                 f"Left running. Edit [bold]{self._specs}/deployment.yaml[/bold] and watch it move:\n"
                 f"  metrics        {status['metrics_url']}\n"
                 f"  spec directory {self._specs}\n"
-                f"  status         vcrecon status --watch --state {self._state}\n"
-                f"  events         vcrecon events -f --state {self._state}\n"
+                f"  status         {typed} status --watch --state {self._state}\n"
+                f"  events         {typed} events -f --state {self._state}\n"
                 f"  stop           kill {self._pid('service')} {self._pid('site')}; rm -r {self._work}"
             )
 

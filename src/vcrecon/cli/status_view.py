@@ -19,16 +19,18 @@ Status = Mapping[str, Any]
 Entry = Mapping[str, Any]
 
 GUESTS_SHOWN_MAX = 40
+CONTAINERS_SHOWN_MAX = 24
 BLOCKED_SHOWN_MAX = 20
+POOL_SHOWN_PERCENT = 80
 
 # What to type when a block's own message does not say it.
 _HINTS: Mapping[str, str] = {
-    "host-key-changed": "if you know why its key changed, put the new one into known_hosts",
-    "no-host-key": "add its host key to known_hosts, as ssh-keyscan prints it",
-    "permission-denied": "let the key of site.yaml (ssh: key) into the container",
+    "bug": "this is a fault in vcrecon itself: its log has the traceback; please report it",
     "pool-full": "`vcrecon prune` frees disks kept aside; `vcrecon evacuate {container}` empties the container",
     "site-frozen": "look at the network of the machine that runs vcrecon first",
 }
+# Their messages say what to do; that the host may be off is not the trouble.
+_SPEAK_FOR_THEMSELVES = frozenset({"host-key-changed", "no-host-key", "permission-denied"})
 _SILENT_HINT = (
     "bring it back; or `vcrecon evacuate {container}`, power it off, "
     "and say so: `vcrecon fence {container} --confirmed`"
@@ -120,7 +122,7 @@ def render(status: Status, wanted: Filter | None = None, *, every: bool = False)
         _site_trouble(status),
         _blocked(shown, every),
         _orphans(shown["orphans"]),
-        _containers(shown, status["now_s"]),
+        _containers(shown, status["now_s"], every or wanted.is_on),
         _guests(shown, status["now_s"], every or wanted.is_on),
     ]
     if wanted.is_on and not shown["guests"] and not shown["containers"]:
@@ -199,7 +201,7 @@ def _blocked(status: Status, every: bool) -> list[Text]:
 
 
 def _hint(block: Entry, reachable: bool) -> str:
-    if "`vcrecon " in block["message"]:
+    if "`vcrecon " in block["message"] or block["reason"] in _SPEAK_FOR_THEMSELVES:
         return ""
     return _HINTS.get(block["reason"], "" if reachable else _SILENT_HINT)
 
@@ -219,9 +221,14 @@ def _orphans(orphans: Sequence[Entry]) -> list[Text]:
     return lines
 
 
-def _containers(status: Status, now_s: float) -> list[Text]:
+def _containers(status: Status, now_s: float, every: bool) -> list[Text]:
+    """A row each; of many, only those with something to say, and the number of the others."""
+    shown, quiet = list(status["containers"]), 0
+    if not every and len(shown) > CONTAINERS_SHOWN_MAX:
+        shown = [c for c in shown if _is_remarkable(c, now_s)]
+        quiet = len(status["containers"]) - len(shown)
     rows = []
-    for container in status["containers"]:
+    for container in shown:
         pool = container["pool_data_percent"]
         rows.append(
             (
@@ -235,7 +242,24 @@ def _containers(status: Status, now_s: float) -> list[Text]:
                 _container_notes(container, now_s),
             )
         )
-    return columns(("CONTAINER", "STATE", "SINCE", "GUESTS", "POOL", "KIND", "ADDRESS", "NOTES"), rows)
+    lines = columns(("CONTAINER", "STATE", "SINCE", "GUESTS", "POOL", "KIND", "ADDRESS", "NOTES"), rows)
+    if quiet:
+        more = "more " if rows else ""
+        are = "is" if quiet == 1 else "are"
+        text = f"{count(quiet, more + 'container')} {are} vlan-ready and well: vcrecon status --all lists each"
+        lines.append(Text(text, style="dim"))
+    return lines
+
+
+def _is_remarkable(container: Entry, now_s: float) -> bool:
+    """Whether a person wants to see this container among many: all but those that are ready and have no note."""
+    pool = container["pool_data_percent"] or 0
+    return (
+        container["state"] != "vlan-ready"
+        or bool(container["blocked"])
+        or bool(_container_notes(container, now_s).plain)
+        or pool >= POOL_SHOWN_PERCENT
+    )
 
 
 def _container_notes(container: Entry, now_s: float) -> Text:

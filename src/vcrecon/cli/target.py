@@ -62,7 +62,10 @@ class Target:
             return path
         directory = self.find_state()
         where = self.socket or (directory / SOCKET_NAME if directory else f"{self.root}/*/{SOCKET_NAME}")
-        raise Refused(f"no running service found ({where}); start one with `vcrecon run SPECS`")
+        raise Refused(
+            f"no running service found ({where}); start one with `vcrecon run SPECS`, "
+            "or say which is meant with --specs DIR or --state DIR"
+        )
 
     def find_state(self) -> Path | None:
         """The state directory that was named, directly or through the specs; None when neither was."""

@@ -37,10 +37,14 @@ class SetUpNetwork(Action):
 
 @dataclass(frozen=True, slots=True)
 class FetchImage(Action):
-    """Download an image, prove its SHA-256, unpack it into a golden volume."""
+    """Download an image, prove its SHA-256, unpack it into a golden volume.
+
+    With `boot_only` no more than its kernel and initrd: all that a guest needs that brought its disk along.
+    """
 
     kind: ClassVar[str] = "fetch-image"
     image: str = ""
+    boot_only: bool = False
 
     @property
     def subject(self) -> str:

@@ -25,13 +25,15 @@ class Do:
 class Wait:
     """Something is under way; look again after `look_again_s` seconds unless an event comes first.
 
-    `image` names the image that the guest waits for on this container.
+    `image` names the image that the guest waits for on this container; with `boot_only` its kernel and initrd
+    are enough.
     """
 
     subject: str
     message: str
     look_again_s: float = 5.0
     image: str = ""
+    boot_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

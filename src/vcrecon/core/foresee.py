@@ -59,7 +59,10 @@ def _network(action: SetUpNetwork, wanted: Wanted, world: World, seen: Seen) -> 
 
 def _image(action: FetchImage, wanted: Wanted, seen: Seen) -> Seen:
     image = wanted.spec.images[action.image]
-    files = {a.sha256 for a in (image.root, image.kernel, image.initrd) if a is not None}
+    boot_files = {a.sha256 for a in (image.kernel, image.initrd) if a is not None}
+    if action.boot_only:
+        return replace(seen, images=seen.images | boot_files)
+    files = boot_files | {image.root.sha256}
     storage = seen.storage
     if isinstance(storage, Storage):
         storage = replace(storage, goldens=storage.goldens | {image.root.sha256})

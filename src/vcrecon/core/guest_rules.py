@@ -368,9 +368,13 @@ def _create(case: Case) -> Decision | None:
 
 def _holds(case: Case, image: Image, *, thick: bool) -> bool:
     assert case.storage is not None
-    files = {a.sha256 for a in (image.kernel, image.initrd) if a is not None}
-    files |= {image.root.sha256} if thick else set()
+    files = _boot_files(image) | ({image.root.sha256} if thick else set())
     return files <= case.observation.images and (thick or image.root.sha256 in case.storage.goldens)
+
+
+def _boot_files(image: Image) -> set[str]:
+    """Digests of the files, beside the disk, that a guest of this image boots from."""
+    return {a.sha256 for a in (image.kernel, image.initrd) if a is not None}
 
 
 def _rebuild(case: Case) -> Decision | None:
@@ -453,6 +457,11 @@ def _start(case: Case) -> Decision | None:
         return Rest(case.subject, "powered off from inside, and the spec honours that")
     if not case.ready:
         return Wait(case.subject, f"waiting for the network of {case.container}", STOP_POLL_S)
+    image = case.view.spec.images[guest.image] if guest is not None else None
+    if image is not None and not _boot_files(image) <= case.observation.images:
+        # It brought its disk along, or somebody tidied up: the hypervisor still needs the files it boots from.
+        message = f"waiting for the kernel of image {image.name} on {case.container}"
+        return Wait(case.subject, message, image=image.name, boot_only=True)
     reason = "restart: it should be running" if volume.boots else "first boot"
     touched = case.view.spec.site.session == "running" or volume.touched
     return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))

@@ -65,7 +65,7 @@ def plan_container(view: View, container: str) -> Plan:
     statuses = [Status(subject, state, str(gaps) if gaps else "")]
     decisions = [_container_decision(view, observation, state, gaps)]
     names = dict.fromkeys(view.spec.deployment.get(container, ())) | dict.fromkeys(sorted(sightings))
-    needed: dict[str, str] = {}
+    waiting: list[tuple[str, Wait]] = []
     for name in names:
         case = Case(
             view,
@@ -80,8 +80,8 @@ def plan_container(view: View, container: str) -> Plan:
             statuses.append(status)
         decisions.append(decision)
         if isinstance(decision, Wait) and decision.image:
-            needed.setdefault(decision.image, name)
-    decisions.extend(_image_decisions(view, observation, needed))
+            waiting.append((name, decision))
+    decisions.extend(_image_decisions(view, observation, waiting))
     return Plan(container, tuple(statuses), tuple(decisions))
 
 
@@ -89,7 +89,7 @@ def _unreachable(view: View, observation: Unseen) -> Plan:
     """Nothing is concluded from silence: every object keeps its last state, and no action is planned."""
     container = observation.container
     since = view.memory.seen.get(container)
-    ago = f", last seen {view.now_s - since:.0f} s ago" if since else ", never seen so far"
+    ago = f"last seen {view.now_s - since:.0f} s ago" if since else "never seen so far"
     traces = view.world.on(container)
     placed = set(view.spec.deployment.get(container, ())) | {name for name, s in traces.items() if s.live}
     placed = {
@@ -102,7 +102,7 @@ def _unreachable(view: View, observation: Unseen) -> Plan:
         placed = {name for name in placed if view.spec.placement.get(name) in (None, container)}
     statuses = [Status(f"container/{container}", None, observation.reason)]
     statuses += [Status(f"guest/{name}", None, f"{container} does not answer") for name in sorted(placed)]
-    message = f"{container} does not answer: {observation.reason}{ago}"
+    message = f"{container} does not answer ({ago}): {observation.reason}"
     reason = observation.kind
     return Plan(container, tuple(statuses), (Block(f"container/{container}", reason, message, look_again_s=10.0),))
 
@@ -195,15 +195,19 @@ def _storage_trouble(view: View, storage: Storage, container: str) -> Block | No
     return None
 
 
-def _image_decisions(view: View, observation: Seen, needed: Mapping[str, str]) -> list[Decision]:
+def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wait]]) -> list[Decision]:
     """Fetch each image that a guest here waits for and the container does not hold yet."""
     decisions: list[Decision] = []
-    for image in needed:
+    # Whoever needs the whole image comes first, and then the others have what they need as well.
+    needed: dict[str, tuple[str, bool]] = {}
+    for name, wait in sorted(waiting, key=lambda entry: entry[1].boot_only):
+        needed.setdefault(wait.image, (name, wait.boot_only))
+    for image, (name, boot_only) in needed.items():
         subject = f"image/{observation.container}/{image}"
         if subject in view.busy:
             decisions.append(Wait(subject, "the image is being fetched"))
         else:
-            fetch = Do(FetchImage(observation.container, f"needed by {needed[image]}", image))
+            fetch = Do(FetchImage(observation.container, f"needed by {name}", image, boot_only))
             decisions.append(backing_off(view.memory, subject, view.now_s) or fetch)
     return decisions
 

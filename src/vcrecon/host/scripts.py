@@ -161,9 +161,12 @@ def _fetch_image(action: FetchImage, bench: Bench) -> list[Step]:
     image = spec.images[action.image]
     kinds = {g.storage for g in spec.guests_on(action.container) if g.image == action.image}
     disks = bench.disks(action.container)
-    lines = disks.fetch(image, golden="thin" in kinds or not kinds)
-    if "thick" in kinds:
-        lines += disks.fetch(image, golden=False)
+    if action.boot_only:
+        lines = disks.fetch_boot_files(image)
+    else:
+        lines = disks.fetch(image, golden="thin" in kinds or not kinds)
+        if "thick" in kinds:
+            lines += disks.fetch(image, golden=False)
     return [Step(action.container, locked(f"image-{image.root.sha256[:16]}", lines), deadline_s=TRANSFER_S)]
 
 

@@ -69,10 +69,7 @@ class Disks:
 
         Without `golden` (thick guests only) the verified archive itself is kept.
         """
-        lines = [f"mkdir -p {IMAGE_DIR}"]
-        for artifact in (image.kernel, image.initrd):
-            if artifact is not None:
-                lines += _download(artifact)
+        lines = self.fetch_boot_files(image)
         if not golden:
             return lines + _download(image.root)
         volume, archive = golden_volume(image.root.sha256), f"{IMAGE_DIR}/{image.root.sha256}"
@@ -91,6 +88,14 @@ class Disks:
             *(f"  {line}" for line in build),
             "fi",
         ]
+
+    def fetch_boot_files(self, image: Image) -> list[str]:
+        """Download the kernel and initrd of an image, and prove each SHA-256."""
+        lines = [f"mkdir -p {IMAGE_DIR}"]
+        for artifact in (image.kernel, image.initrd):
+            if artifact is not None:
+                lines += _download(artifact)
+        return lines
 
     def create_thin(self, guest: str, image: Image, epoch: int, size_bytes: int) -> list[str]:
         """A snapshot of the golden volume, as large as the guest's disk should be."""

@@ -16,6 +16,7 @@ from vcrecon.core.actions import (
     Action,
     ActivateCopy,
     CreateVolume,
+    Discard,
     Prune,
     Restore,
     StartGuest,
@@ -55,6 +56,9 @@ class Ledger:
         self._rng = rng
         self._stable_s = stable_s
         self._blocks: dict[str, dict[str, Block]] = {}
+        """What each container's last pass found blocked, by subject."""
+        self._blocked: dict[str, dict[str, Block]] = {}
+        """The same by subject, then by container: `block` is asked for every object of the site."""
         self._healing_since_s: dict[str, float] = {}
         self.details: dict[str, str] = {}
 
@@ -134,7 +138,8 @@ class Ledger:
                         jitter=self._rng.random(),
                     ),
                 )
-            elif subject in memory.attempts:
+            elif subject in memory.attempts and not isinstance(action, Discard):
+                # To clear a failed copy away is no success: the copy itself may fail again (S8).
                 batch.remove_attempts(subject)
             if not isinstance(action, StartGuest | StopGuest):
                 batch.remove_intent(subject)
@@ -183,7 +188,7 @@ class Ledger:
             for subject, block in blocks.items():
                 if subject not in before or before[subject].reason != block.reason:
                     batch.event(subject, block.reason, block.message, container=plan.container)
-        self._blocks[plan.container] = blocks
+        self._set_blocks(plan.container, blocks)
         for count in changes:
             count()
         for subject in before.keys() | blocks.keys():
@@ -209,12 +214,19 @@ class Ledger:
             return lambda: self._gauge_state(status.subject, container, spec)
         before = (ContainerState if kind == "container" else GuestState)(last.state)
         change = lifecycle.judge(before, after)
-        jumped = isinstance(change, lifecycle.Jump)
-        reason = (
-            change.reason if isinstance(change, lifecycle.Step) else "it changed by itself, or faster than we looked"
-        )
+        intent = memory.intents.get(status.subject)
+        # The table has an edge for it, but nobody asked for it: the guest went down by itself.
+        died = before is GuestState.RUNNING and after is GuestState.STOPPED
+        died = died and (intent is None or intent.action != StopGuest.kind)
+        jumped = died or isinstance(change, lifecycle.Jump)
+        if died:
+            reason = f"it went down by itself, or {container} did"
+        elif isinstance(change, lifecycle.Step):
+            reason = change.reason
+        else:
+            reason = "it changed by itself, or faster than we looked"
         batch.event(
-            status.subject, "jump" if jumped else "step", reason, before=before.value, after=after.value,
+            status.subject, "jump" if jumped else "step", f"{before.value} → {after.value}: {reason}", before=before.value, after=after.value,
             container=container,
         )  # fmt: skip
         healed = self._heal_time(batch, name, before, after, now_s)
@@ -275,11 +287,23 @@ class Ledger:
 
     def block(self, subject: str) -> Block | None:
         """What blocks an object now, on whichever container."""
-        return next((b[subject] for b in self._blocks.values() if subject in b), None)
+        return next(iter(self._blocked.get(subject, {}).values()), None)
+
+    def _set_blocks(self, container: str, blocks: dict[str, Block]) -> None:
+        before = self._blocks.pop(container, {})
+        for subject in before.keys() - blocks.keys():
+            del self._blocked[subject][container]
+            if not self._blocked[subject]:
+                del self._blocked[subject]
+        for subject, block in blocks.items():
+            self._blocked.setdefault(subject, {})[container] = block
+        if blocks:
+            self._blocks[container] = blocks
 
     def forget_container(self, container: str) -> None:
         """A container left the spec."""
-        blocks = self._blocks.pop(container, {})
+        blocks = self._blocks.get(container, {})
+        self._set_blocks(container, {})
         for subject in blocks:
             self._gauge_block(subject)
         self.record.remove_state(f"container/{container}")

@@ -88,6 +88,11 @@ class Programs:
         task.add_done_callback(self.tasks.discard)
         return task
 
+    @property
+    def held_locks(self) -> frozenset[str]:
+        """The paths on which somebody holds a lock now."""
+        return frozenset(self._locks)
+
     async def lock(self, path: str, *, shared: bool, wait: bool) -> bool:
         """Take the lock on `path` as flock(2) does; False when it is held and we should not wait."""
         while True:

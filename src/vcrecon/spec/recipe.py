@@ -88,7 +88,7 @@ class Recipes:
             return None
         path = spec_path(self._draft.directory, text.replace("{cluster}", cluster or ""))
         if path not in self._draft.secrets:
-            content = _read_hash(path)
+            content = _read_hash(path, text.replace("{cluster}", cluster or ""))
             if isinstance(content, str):
                 self._draft.findings.error(at / "root_password", content)
                 self._draft.secrets[path] = None
@@ -112,19 +112,22 @@ def _first(values: list[Value | None]) -> Value | None:
     return next((value for value in values if value is not None), None)
 
 
-def _read_hash(path: Path) -> bytes | str:
-    """The hash in `path`, or a message that says why there is none; never any content in it (S10)."""
+def _read_hash(path: Path, written: str) -> bytes | str:
+    """The hash in `path`, or a message that says why there is none; never any content in it (S10).
+
+    `written` is the path as the spec has it.
+    """
     make = "make one with: mkpasswd -m sha-512 > FILE"
     try:
         # A FIFO or device in the place of the file must not block the reader.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return f"password file {path.name!r} is not a regular file; {make}"
+                return f"password file {written!r} is not a regular file; {make}"
             content = stream.read(_HASH_FILE_BYTES_MAX)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
-        return f"password file {path.name!r}: {reason.lower()}; {make}"
+        return f"password file {written!r}: {reason.lower()}; {make}"
     if _HASH.fullmatch(content.strip()) is None:
-        return f"password file {path.name!r} does not hold one crypt(3) hash ($6$… or $y$…); {make}"
+        return f"password file {written!r} does not hold one crypt(3) hash ($6$… or $y$…); {make}"
     return content.strip()
