@@ -5,11 +5,13 @@ In CI as root nothing excuses such a skip, so there it fails the run; elsewhere 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import structlog
 
 pytest_plugins = ["pytester"]
 
@@ -34,6 +36,21 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A test that runs a command sets logging up, on a stream that ends with the test: put the old set-up back."""
+    root = logging.getLogger()
+    handlers, level, before = list(root.handlers), root.level, structlog.get_config()
+    yield
+    # pytest itself adds and removes handlers of its own around a test: leave these alone.
+    for handler in [h for h in root.handlers if h not in handlers and type(h) is logging.StreamHandler]:
+        root.removeHandler(handler)
+    for handler in [h for h in handlers if h not in root.handlers]:
+        root.addHandler(handler)
+    root.setLevel(level)
+    structlog.configure(**before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -21,6 +21,7 @@ from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned
 from vcrecon.core.decisions import Plan
+from vcrecon.core.memory import Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
@@ -38,6 +39,8 @@ from vcrecon.spec.model import Container, Spec
 _log = structlog.get_logger("vcrecon")
 
 RECORD_PAUSE_S = 2.0
+SURVEY = "site"
+"""The subject of the intent that lasts until a record that begins anew knows what the hosts hold."""
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
 
 
@@ -48,6 +51,7 @@ class Station:
         self.name = name
         self.host = host
         self.wake = asyncio.Event()
+        self.answers = asyncio.Event()
         self.due: frozenset[Part] = ALL_PARTS
         self.full_look_at_s = 0.0
         self.plan: Plan | None = None
@@ -96,7 +100,7 @@ class Controller:
         self._stopping = False
         self._idle_until_s = 0.0
         # A record that begins now cannot know what hosts hold until each was looked at once (S1).
-        self._survey = not (self.memory.seen or self.memory.claims)
+        self._survey = SURVEY in self.memory.intents or not (self.memory.seen or self.memory.claims)
 
     @property
     def spec(self) -> Spec:
@@ -120,10 +124,19 @@ class Controller:
                 self._close(name)
             if name not in self.stations:
                 self._open(name)
+        self._forget_gone_guests(old)
         for name in concerned(old, spec, self.world):
             self.stations[name].plan = None
             self.stations[name].poke()
         self._on_change()
+
+    def _forget_gone_guests(self, old: Spec) -> None:
+        """A guest that left the spec together with its container is nobody's to finish: its intent ends."""
+        gone = [g for g in old.guests.keys() - self.spec.guests.keys() if f"guest/{g}" in self.memory.intents]
+        with self.ledger.record.batch() as batch:
+            for guest in gone:
+                if not any(place in self.stations for place in self.world.sightings.get(guest, {})):
+                    batch.remove_intent(f"guest/{guest}")
 
     def _open(self, name: str) -> None:
         station = Station(name, self._connect(self.spec.containers[name], self.spec))
@@ -176,7 +189,12 @@ class Controller:
         if self.stations.get(station.name) is not station:
             return  # it left the spec, or was opened anew, while it was looked at
         changed = self.world.observe(observation)
+        if isinstance(observation, Seen):
+            station.answers.set()
+        else:
+            station.answers.clear()
         self._settle(station, observation, began_s)
+        self._begin_survey()
         self.ledger.saw(observation, self.world, self.spec)
         self._end_survey()
         plan = plan_container(self.view(), station.name)
@@ -238,13 +256,21 @@ class Controller:
         if not self._settling[subject]:
             del self._settling[subject]
 
+    def _begin_survey(self) -> None:
+        """Durable before the first look is: a controller that is killed in a survey must begin it anew (S7)."""
+        if self._survey and SURVEY not in self.memory.intents:
+            with self.ledger.record.batch() as batch:
+                batch.put_intent(Intent(SURVEY, "survey", self._clock()))
+
     def _end_survey(self) -> None:
         """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
         if not self._survey or any(name not in self.world.current for name in self.spec.containers):
             return
         silent = sum(not self.world.reachable(name) for name in self.spec.containers)
         known = bool(self.world.sightings) or silent > allowed(self.spec.site.limits, len(self.spec.containers))
-        self.ledger.record.set_claims_complete(not known)
+        with self.ledger.record.batch() as batch:
+            batch.set_claims_complete(not known)
+            batch.remove_intent(SURVEY)
         self._survey = False
         for station in self.stations.values():
             station.poke()
@@ -261,11 +287,11 @@ class Controller:
         """Be told at once that a guest started or died. Lost events cost time only: the next look finds out."""
         command = HYPERVISORS[self.spec.containers[station.name].hypervisor].watch
         while True:
-            if self.world.reachable(station.name):
-                with contextlib.suppress(HostError):
-                    async for _ in station.host.lines(command):
-                        station.poke(CHEAP_PARTS)
-                station.poke(CHEAP_PARTS)
+            await station.answers.wait()
+            with contextlib.suppress(HostError):
+                async for _ in station.host.lines(command):
+                    station.poke(CHEAP_PARTS)
+            station.poke(CHEAP_PARTS)
             await asyncio.sleep(self.settings.retry_unreachable_s * (0.5 + self._rng.random()))
 
     # --- actions -------------------------------------------------------------------------------------------

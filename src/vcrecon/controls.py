@@ -180,7 +180,8 @@ class SiteControls:
             batch.put_pause(name, time.time())
             batch.event(name, "paused", "a person asked vcrecon to keep its hands off")
         self._controller.refresh()
-        return f"{name} is paused: vcrecon looks at it but does nothing to it until `{' '.join(filter(None, ('vcrecon resume', _short(name))))}`"
+        end = f"vcrecon resume {_short(name)}".rstrip()
+        return f"{name} is paused: vcrecon looks at it but does nothing to it until `{end}`"
 
     def resume(self, subject: str) -> str:
         name = self._subject(subject)
@@ -251,8 +252,9 @@ class SiteControls:
         claims = [claim for claim in c.memory.claims.values() if claim.container == name]
         guests = sorted(claim.guest for claim in claims)
         touched = sorted(claim.guest for claim in claims if claim.touched)
+        at_s = max(time.time(), c.memory.seen.get(name, 0.0))  # also when the clock was set back since
         with c.ledger.record.batch() as batch:
-            batch.put_fence(Fence(name, time.time(), by))
+            batch.put_fence(Fence(name, at_s, by))
             batch.event(f"container/{name}", "fenced", f"{by} vouches that {name} is off", guests=guests)
         c.refresh()
         message = f"{name} counts as off until it answers again."

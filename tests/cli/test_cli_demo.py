@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +23,13 @@ pytestmark = pytest.mark.slow
 
 DEADLINE_S = 240.0
 POLL_S = 0.2
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short name: the demo keeps Unix sockets in it, whose paths have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="vc-") as directory:
+        yield Path(directory)
 
 
 def demo(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +103,8 @@ class TestKeep:
     def test_it_leaves_a_site_to_play_with_and_says_how_to_end_it(self, kept: str, tmp_path: Path) -> None:
         metrics = re.search(r"metrics (http://\S+/metrics)", kept)
         stop = re.search(r"stop kill (\d+) (\d+); rm -r", kept)
-        assert metrics is not None and stop is not None, kept
+        assert metrics is not None, kept
+        assert stop is not None, kept
         work = next((tmp_path / "tmp").iterdir())
         assert f"spec directory {work}/specs" in kept
 

@@ -48,9 +48,9 @@ class TestObjects:
         )
         assert text(report).splitlines()[:4] == [
             "  + guest/a-head on c01  pending → running  (has no disk yet)",
-            "      $ do-create-volume",
-            "      $ do-contextualize",
-            "      $ do-start-guest",
+            "      create-volume $ do-create-volume",
+            "      contextualize $ do-contextualize",
+            "      start-guest $ do-start-guest",
         ]
 
     @pytest.mark.parametrize(
@@ -83,11 +83,13 @@ class TestCommands:
     WRAPPED = "flock -n /run/lock/x sh -c 'set -eu\n  lvcreate -n vcg-a\n  lvs'"
 
     def test_a_script_is_shortened_to_what_it_does(self) -> None:
-        assert "      $ lvcreate -n vcg-a; lvs\n" in text(a_report(a_step("create-volume", commands=(self.WRAPPED,))))
+        assert "      create-volume $ lvcreate -n vcg-a; lvs\n" in text(
+            a_report(a_step("create-volume", commands=(self.WRAPPED,)))
+        )
 
     def test_verbose_shows_it_as_it_is(self) -> None:
         shown = text(a_report(a_step("create-volume", commands=(self.WRAPPED,))), verbose=True)
-        assert "      $ flock -n /run/lock/x sh -c 'set -eu\n          lvcreate -n vcg-a\n" in shown
+        assert "      create-volume $ flock -n /run/lock/x sh -c 'set -eu\n          lvcreate -n vcg-a\n" in shown
 
     def test_many_commands_are_counted(self) -> None:
         report = a_report(a_step("create-volume", commands=("a", "b", "c", "d", "e")))

@@ -61,6 +61,10 @@ class TestTrouble:
         assert "`vcrecon evacuate c07`" in shown
         assert "`vcrecon fence c07 --confirmed`" in shown
 
+    def test_a_changed_host_key_is_not_taken_for_a_host_that_is_off(self) -> None:
+        changed = a_container("c07", reachable=False, blocked=blocked("host-key-changed", "find out which"))
+        assert "fence" not in text(a_status([changed], []))
+
     def test_a_full_pool_names_its_own_container(self) -> None:
         full = a_guest("a-n1", "c02", state="pending", blocked=blocked("pool-full", "no room"))
         assert "`vcrecon evacuate c02` empties the container" in text(a_status(guests=[full]))
@@ -100,6 +104,20 @@ class TestTables:
         shown = text(a_status([container], [guest]))
         assert "unreachable, last seen 1 min 5 s ago, cordoned, fenced" in shown
         assert "paused, also on c02" in shown
+
+    def test_a_guest_on_its_way_is_still_where_it_was(self) -> None:
+        guest = a_guest("a-head", "c02", seen_on=["c01"], state="stopped")
+        assert "still on c01" in text(a_status(guests=[guest]))
+
+    def test_many_containers_that_are_well_are_one_line(self) -> None:
+        containers = [a_container(f"c{n:02}") for n in range(1, 31)]
+        containers[4]["cordoned"] = True
+        containers[6]["pool_data_percent"] = 91.0
+        containers[8]["state"] = "installed"
+        shown = text(a_status(containers, []))
+        assert [line[:3] for line in shown.splitlines() if line.startswith("c")] == ["c05", "c07", "c09"]
+        assert "27 more containers are vlan-ready and well: vcrecon status --all lists each" in shown
+        assert "c30" in text(a_status(containers, []), every=True)
 
     def test_a_guest_that_does_not_run_says_why(self) -> None:
         guest = a_guest("a-head", state="imaged", message="waits for its container")

@@ -78,7 +78,8 @@ class TestFindingTheService:
         with pytest.raises(Refused) as caught:
             Target(root=tmp_path, environ={}).must_find_socket()
         assert str(caught.value) == (
-            f"no running service found ({tmp_path}/*/control.sock); start one with `vcrecon run SPECS`"
+            f"no running service found ({tmp_path}/*/control.sock); start one with `vcrecon run SPECS`, "
+            "or say which one is meant with --specs DIR or --state DIR"
         )
 
 

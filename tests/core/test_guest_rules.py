@@ -171,6 +171,14 @@ class TestHealing:
         site.memory = Memory(claims_complete=False, answered=site.memory.answered)
         assert site.plan("c1").actions == ()
 
+    def test_after_the_record_was_lost_a_host_never_seen_since_may_run_any_guest_that_is_down(self) -> None:
+        site = ASite(a_spec(TWO), seen("c1", [students_disk("alice")]), silent("c2"))
+        site.claim("alice", "c1")
+        site.memory.claims_complete = False
+        assert site.block("c1", "alice").reason == "may-live-elsewhere"
+        site.fence("c2")
+        assert site.action("c1", "alice").kind == "start-guest"
+
     def test_a_domain_without_its_disk_is_left_alone(self) -> None:
         site = ASite(a_spec(TWO), seen("c1", [], [running("alice")]), seen("c2"))
         assert site.block("c1", "alice").reason == "no-disk"

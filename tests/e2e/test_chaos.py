@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from vcrecon.sim.lvm import Volume
 
 SEED, _, _ROUNDS = os.environ.get("VCRECON_TEST_CHAOS", "1").partition(":")
 ROUNDS = int(_ROUNDS or 6)
-OPERATIONS_A_ROUND = 6
-REST_DEADLINE_S = 60.0
+OPERATIONS_A_ROUND = 8
+REST_DEADLINE_S = 90.0  # longer than the deadline of a step, which a process that hangs may use up
 OPERATION_DEADLINE_S = 20.0
 SETTINGS = replace(QUICK, stable_s=0.5, look_deadline_s=2.0, connect_deadline_s=1.0)
 CONTAINERS = ("c01", "c02", "c03", "c04", "c05")
@@ -88,6 +89,10 @@ class Chaos:
     def guest(self) -> str:
         return self.rng.choice(sorted(self.home))
 
+    def one_of(self, names: Iterable[str]) -> str:
+        """Raises LookupError when there is none."""
+        return self.rng.choice(sorted(names))
+
     def on(self, container: str) -> set[str]:
         """Guests that run there, or belong there: whatever happens to it may start them once more."""
         here = {guest for guest in self.works if container in self.play.hosts_of(guest)}
@@ -125,17 +130,15 @@ class Chaos:
         return container
 
     async def power_on(self) -> str:
-        container = self.rng.choice(sorted(self.off) or [""])
-        if container:
-            self.off.discard(container)
-            await self.play.site.power_on(container)
+        container = self.one_of(self.off)
+        self.off.discard(container)
+        await self.play.site.power_on(container)
         return container
 
     async def reboot(self) -> str:
-        container = self.container()
-        if container not in self.off:
-            self.excused |= self.on(container)
-            await self.play.site.reboot(container)
+        container = self.one_of(set(CONTAINERS) - self.off)
+        self.excused |= self.on(container)
+        await self.play.site.reboot(container)
         return container
 
     async def wipe_bridge(self) -> str:
@@ -192,19 +195,17 @@ class Chaos:
         return f"{guest} to {container}"
 
     async def remove(self) -> str:
-        guest = self.rng.choice(sorted(SINGLES.keys() - self.removed) or [""])
-        if guest:
-            self.excused.add(guest)
-            self.play.files.remove_single(guest)
-            self.removed.add(guest)
-            del self.home[guest]
-            self.play.reload()
+        guest = self.one_of(SINGLES.keys() - self.removed)
+        self.excused.add(guest)
+        self.play.files.remove_single(guest)
+        self.removed.add(guest)
+        del self.home[guest]
+        self.play.reload()
         return guest
 
     async def add_again(self) -> str:
-        guest, container = self.rng.choice(sorted(self.removed) or [""]), self.container()
-        if guest:
-            self.put_back(guest, container)
+        guest, container = self.one_of(self.removed), self.container()
+        self.put_back(guest, container)
         return f"{guest} on {container}"
 
     def put_back(self, guest: str, container: str) -> None:
@@ -220,9 +221,8 @@ class Chaos:
         return subject
 
     async def resume(self) -> str:
-        subject = self.rng.choice(sorted(self.play.record.memory.paused) or [""])
-        if subject:
-            self.play.controls.resume(subject)
+        subject = self.one_of(self.play.record.memory.paused)
+        self.play.controls.resume(subject)
         return subject
 
     async def rebuild(self) -> str:
@@ -234,16 +234,16 @@ class Chaos:
 
     async def fence(self) -> str:
         """A person vouches for a host that is really off, and places its guests elsewhere."""
-        container = self.rng.choice(sorted(self.off) or [""])
-        if container:
-            self.play.controls.fence(container, "operator")
-            self.anew |= {guest for guest in self.works if any(c == container for c, _ in self.play.volumes(guest))}
-            for guest in sorted(g for g, place in self.home.items() if place == container):
-                target = self.container()
-                self.excused.add(guest)
-                self.play.files.move(guest, target)
-                self.home[guest] = target
-            self.play.reload()
+        container = self.one_of(self.off)
+        await self.play.until(lambda: not self.play.controller.world.reachable(container), f"{container} is lost")
+        self.play.controls.fence(container, "operator")
+        self.anew |= {guest for guest in self.works if any(c == container for c, _ in self.play.volumes(guest))}
+        for guest in sorted(g for g, place in self.home.items() if place == container):
+            target = self.container()
+            self.excused.add(guest)
+            self.play.files.move(guest, target)
+            self.home[guest] = target
+        self.play.reload()
         return container
 
     async def restart(self) -> str:
@@ -269,23 +269,24 @@ class Chaos:
     def operations(self) -> dict[Callable[[], Awaitable[str]], int]:
         """Each with its weight."""
         return {
-            self.kill_guest: 4, self.shutdown_guest: 2, self.cut: 4, self.mend: 4, self.power_off: 3,
+            self.kill_guest: 4, self.shutdown_guest: 2, self.cut: 4, self.mend: 4, self.power_off: 5,
             self.power_on: 3, self.reboot: 2, self.wipe_bridge: 2, self.delete_vlan: 2, self.flush_rules: 2,
             self.fail_command: 8, self.hang_command: 4, self.slow: 2, self.garbage: 2, self.corrupt_image: 1,
             self.fill_pool: 2, self.move: 10, self.remove: 3, self.add_again: 3, self.pause: 2, self.resume: 2,
-            self.rebuild: 2, self.fence: 3, self.restart: 1, self.crash: 4, self.lose_record: 1,
+            self.rebuild: 2, self.fence: 6, self.restart: 1, self.crash: 4, self.lose_record: 1,
         }  # fmt: skip
 
     async def strike(self) -> None:
-        """One operation; one that finds nothing to break, or is refused, is no operation."""
+        """One operation; one that finds nothing to break, or is refused, makes place for another."""
         operations = self.operations()
-        (operation,) = self.rng.choices(list(operations), list(operations.values()))
-        name = operation.__name__  # type: ignore[attr-defined]
-        try:
+        for operation in self.rng.choices(list(operations), list(operations.values()), k=10):
+            name = operation.__name__
             self.history.append(f"{name} …")
-            self.history[-1] = f"{name} {await within(operation(), OPERATION_DEADLINE_S)}"
-        except (LookupError, Refused, SpecError) as error:
-            self.history[-1] = f"{name}: {error}"
+            try:
+                self.history[-1] = f"{name} {await within(operation(), OPERATION_DEADLINE_S)}"
+                return
+            except (LookupError, Refused, SpecError) as error:
+                self.history[-1] = f"{name}: {error}"
 
     # --- coming to rest ------------------------------------------------------------------------------------
 
@@ -300,6 +301,11 @@ class Chaos:
             host.programs.kill_all()  # somebody ends what hangs there
             if name in self.off:
                 await play.site.power_on(name)
+            for domain in host.machine.domains.live():
+                if domain.answers_at == math.inf:
+                    # It booted on a full disk and hangs: vcrecon says "silent" after five minutes, a person resets it.
+                    self.excused.add(domain.name)
+                    host.machine.kill_domain(domain.name)
         self.off.clear()
         await play.site.corrupt_image(IMAGE, on=False)
         for guest in sorted(self.removed):
@@ -395,10 +401,12 @@ def works_on(volumes: dict[tuple[str, str], Volume]) -> Iterator[tuple[str, str]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(60 + 120 * ROUNDS)
 async def test_whatever_happens_no_work_is_lost_and_the_site_comes_to_rest_as_wanted(tmp_path: Path) -> None:
-    async with playground(tmp_path, vary=five_containers, settings=SETTINGS) as play:
-        chaos = Chaos(play, random.Random(SEED))
+    rng = random.Random(SEED)
+    pace = rng.choice([0.02, 0.02, 0.1])
+    async with playground(tmp_path, vary=five_containers, settings=SETTINGS, timing_scale=pace) as play:
+        chaos = Chaos(play, rng)
         chaos.home = dict(play.controller.spec.placement)
         try:
             for _ in range(ROUNDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,3 +58,21 @@ async def test_nobody_waits_behind_a_container_that_left_the_spec(tmp_path: Path
         take_out(play.files, waiting)
         play.reload()
         assert admission.lengths()["image-transfers"] == 1
+
+
+async def test_a_controller_killed_before_it_looked_at_every_host_does_not_take_a_new_record_for_whole(
+    tmp_path: Path,
+) -> None:
+    hasty = replace(QUICK, shutdown_s=0.0, connect_deadline_s=1.0)
+    async with playground(tmp_path, settings=hasty) as play:
+        await play.stop()
+        shutil.rmtree(play.state)
+        await play.site.cut("c01")
+        play.files.move("a-head", "c02")
+        play.start()
+        await play.until(lambda: "c02" in play.record.memory.seen, "c02 was seen")
+        assert "c01" not in play.controller.world.current, "c01 still hides what it holds"
+        await play.restart()
+        await play.blocked("a-head", "may-live-elsewhere")
+        await play.relisted("c02", times=2)
+        assert play.hosts_of("a-head") == ["c01"]

@@ -251,12 +251,13 @@ CASES = {
     "a merge key": ("site.yaml", "  storage: thin", "  <<: {storage: thin}", "<<", "use a template instead"),
     "a second document": ("site.yaml", "session:", "---\nsession:", "---", "second document"),
     "broken YAML": ("site.yaml", "mirror: {", "mirror: {{", "{address", "a key must be a word"),
+    "a line indented with a tab": ("deployment.yaml", "  c01: [", "\tc01: [", "\tc01", "with blanks, not with a tab"),
     "a missing password file": (
         "site.yaml",
         "secrets/root.hash",
         "secrets/none.hash",
         "template: head\n      net",
-        "no such file",
+        "password file 'secrets/none.hash': no such file",
     ),
     "a missing required key": (
         "site.yaml",

@@ -36,6 +36,7 @@ CONVERGE_S = 300.0
 HEAL_S = 120.0
 MOVE_S = 180.0
 WIDTH = 110
+SOCKET_ROOM = 70
 STUDENT_FILE = "root/thesis.txt"
 STUDENT_TEXT = "three weeks of work\n"
 
@@ -87,7 +88,9 @@ def demo(*, keep: bool = False, as_json: bool = False, spec: str = "tutorial", d
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console = Console(stderr=as_json, highlight=False, width=WIDTH)
-    work = directory or Path(tempfile.mkdtemp(prefix="vcrecon-demo-"))
+    # Unix sockets lie below it, and their paths have at most 107 bytes.
+    base = None if len(tempfile.gettempdir()) < SOCKET_ROOM else "/tmp"  # noqa: S108 - mkdtemp makes it private
+    work = directory or Path(tempfile.mkdtemp(prefix="vcrecon-demo-", dir=base))
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         raise Refused(f"{work} is not empty: give an empty directory, or none")
@@ -249,7 +252,7 @@ class _Show:
         with contextlib.suppress(VcreconError):
             status = await control.status()
             # After `make demo` it is in the virtual environment alone.
-            typed = shutil.which("vcrecon") and "vcrecon" or f"{sys.executable} -m vcrecon"
+            typed = "vcrecon" if shutil.which("vcrecon") else f"{sys.executable} -m vcrecon"
             self._console.print(
                 f"Left running. Edit [bold]{self._specs}/deployment.yaml[/bold] and watch it move:\n"
                 f"  metrics        {status['metrics_url']}\n"

@@ -106,13 +106,14 @@ def _object(group: _Group, verbose: bool) -> list[Text]:
     if any(step.touches_work for step in group.steps):
         line.append("  disturbs student work", style="bold red")
     lines = [line]
-    commands = [command for step in group.steps for command in step.commands]
+    commands = [(step.action, command) for step in group.steps for command in step.commands]
     shown = commands if verbose else commands[:COMMANDS_SHOWN]
-    for command in shown:
+    for action, command in shown:
         text = command.strip()
         pieces = text.splitlines() if verbose else [_shorten(text)]
         lines += [
-            Text(f"      {'$' if index == 0 else ' '} {piece}", style="dim") for index, piece in enumerate(pieces)
+            Text(f"      {f'{action} $' if index == 0 else ' '} {piece}", style="dim")
+            for index, piece in enumerate(pieces)
         ]
     if len(commands) > len(shown):
         lines.append(Text(f"      … {count(len(commands) - len(shown), 'more command')} (-v shows all)", style="dim"))

@@ -294,7 +294,9 @@ def _guest(guest: Entry, now_s: float) -> tuple[str | Text, ...]:
         notes.append("paused", style="magenta")
     elsewhere = [name for name in guest["seen_on"] if name != guest["container"]]
     if elsewhere:
-        notes.append(", " if notes else "").append(f"also on {listed(elsewhere)}", style="yellow")
+        # On its way it is in one place only: where it was.
+        word = "also" if guest["container"] in guest["seen_on"] else "still"
+        notes.append(", " if notes else "").append(f"{word} on {listed(elsewhere)}", style="yellow")
     for text in (guest["detail"], guest["message"] if guest["state"] != "running" else ""):
         if text and not guest["blocked"]:
             notes.append(", " if notes else "").append(str(text), style="dim")

@@ -62,10 +62,8 @@ class Target:
             return path
         directory = self.find_state()
         where = self.socket or (directory / SOCKET_NAME if directory else f"{self.root}/*/{SOCKET_NAME}")
-        raise Refused(
-            f"no running service found ({where}); start one with `vcrecon run SPECS`, "
-            "or say which is meant with --specs DIR or --state DIR"
-        )
+        named = "" if self.socket or directory else ", or say which one is meant with --specs DIR or --state DIR"
+        raise Refused(f"no running service found ({where}); start one with `vcrecon run SPECS`{named}")
 
     def find_state(self) -> Path | None:
         """The state directory that was named, directly or through the specs; None when neither was."""

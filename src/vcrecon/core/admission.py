@@ -92,7 +92,9 @@ class Admission:
             return self.limits.image_transfers - sum(isinstance(a, FetchImage) for a in running)
         if queue == "moves":
             # A guest on its way holds its slot from the stop until it answers at its new place.
+            # One that fails gives it up: four that cannot arrive must not stop all others for ever (S8).
             under_way = {s for s, intent in memory.intents.items() if intent.action in ("stop-guest", "copy-disk")}
+            under_way -= memory.attempts.keys()
             under_way |= {a.subject for a in running if isinstance(a, CopyDisk | StopGuest)}
             if action.subject in under_way:
                 return sys.maxsize  # it holds its slot already: never behind those that wait for one

@@ -75,7 +75,9 @@ class Case:
         places = {s.container for s in world.elsewhere(self.name, self.container) if s.live}
         if self.claim is not None:
             places.add(self.claim.container)
-        elif not memory.claims_complete and self.volume is None:
+        if not memory.claims_complete:
+            # This record began when hosts held guests already, so its claims are no proof: a disk here may be a
+            # stale one, and a host never seen since may run the guest.
             places |= {name for name in self.view.spec.containers if name not in memory.seen}
         places.discard(self.container)
         return tuple(sorted(p for p in places if not world.clear(p) and not fenced(memory, p)))

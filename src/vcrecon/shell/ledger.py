@@ -60,6 +60,7 @@ class Ledger:
         self._blocked: dict[str, dict[str, Block]] = {}
         """The same by subject, then by container: `block` is asked for every object of the site."""
         self._healing_since_s: dict[str, float] = {}
+        self._silent: dict[str, str] = {}
         self.details: dict[str, str] = {}
 
     # --- what was seen ---------------------------------------------------------------------------------------
@@ -69,17 +70,21 @@ class Ledger:
         name, memory = observation.container, self.record.memory
         reachable = isinstance(observation, Seen)
         if not isinstance(observation, Seen):
+            self._silent.setdefault(name, observation.kind)
             self.metrics.set_reachable(name, reachable)
             return
         with self.record.batch() as batch:
             if name in memory.fences:
                 batch.remove_fence(name)
                 batch.event(f"container/{name}", "fence-void", f"{name} answers again: its fence is void")
+            elif name in self._silent:
+                batch.event(f"container/{name}", "answers-again", f"{name} answers; it was {self._silent[name]}")
             if name in memory.fences or observation.at_s - memory.seen.get(name, 0.0) > SEEN_EVERY_S:
                 batch.put_seen(name, observation.at_s)
             self._spend_prunes(batch, world)
             for sighting in world.on(name).values():
                 self._saw_guest(batch, sighting, observation, world, spec)
+        self._silent.pop(name, None)
         self.metrics.set_reachable(name, reachable)
 
     def _spend_prunes(self, batch: RecordWriter, world: World) -> None:
@@ -100,10 +105,14 @@ class Ledger:
         if volume is None or not volume.live:
             return
         best = max((s.epoch for s in world.elsewhere(sighting.guest, sighting.container) if s.live), default=0)
-        if claim is None and volume.epoch >= best:
+        if claim is None:
+            truer = volume.epoch >= best
+        elif claim.container == sighting.container:
+            truer = volume.epoch >= claim.epoch
+        else:
+            truer = volume.epoch > claim.epoch  # newer than the record knows of, as after the record was lost
+        if truer:
             batch.put_claim(Claim(sighting.guest, sighting.container, volume.epoch, volume.touched))
-        elif claim is not None and claim.container == sighting.container and volume.epoch >= claim.epoch:
-            batch.put_claim(Claim(sighting.guest, claim.container, volume.epoch, volume.touched))
 
     # --- what is done ----------------------------------------------------------------------------------------
 
@@ -217,7 +226,7 @@ class Ledger:
         intent = memory.intents.get(status.subject)
         # The table has an edge for it, but nobody asked for it: the guest went down by itself.
         died = before is GuestState.RUNNING and after is GuestState.STOPPED
-        died = died and (intent is None or intent.action != StopGuest.kind)
+        died = died and (intent is None or intent.action == StartGuest.kind)
         jumped = died or isinstance(change, lifecycle.Jump)
         if died:
             reason = f"it went down by itself, or {container} did"
@@ -225,8 +234,9 @@ class Ledger:
             reason = change.reason
         else:
             reason = "it changed by itself, or faster than we looked"
+        message = f"{before.value} → {after.value}: {reason}"
         batch.event(
-            status.subject, "jump" if jumped else "step", f"{before.value} → {after.value}: {reason}", before=before.value, after=after.value,
+            status.subject, "jump" if jumped else "step", message, before=before.value, after=after.value,
             container=container,
         )  # fmt: skip
         healed = self._heal_time(batch, name, before, after, now_s)
@@ -304,6 +314,7 @@ class Ledger:
         """A container left the spec."""
         blocks = self._blocks.get(container, {})
         self._set_blocks(container, {})
+        self._silent.pop(container, None)
         for subject in blocks:
             self._gauge_block(subject)
         self.record.remove_state(f"container/{container}")

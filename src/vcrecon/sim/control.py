@@ -44,7 +44,8 @@ class ControlServer:
             await web.UnixSite(self._runner, str(self._socket)).start()
             self._socket.chmod(0o600)
         except OSError as error:
-            raise Refused(f"{self._socket}: cannot listen there: {error.strerror}; give another --control") from None
+            why = error.strerror or error
+            raise Refused(f"{self._socket}: cannot listen there: {why}; give another with --control") from None
 
     async def close(self) -> None:
         if self._runner is not None:

@@ -252,6 +252,8 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         self._task = self._host.programs.spawn(self._run())
+        # Not in `_run`: a process that is killed before it took its first step still ends its channel.
+        self._task.add_done_callback(lambda task: self._end(None) if task.cancelled() else None)
 
     async def _run(self) -> int:
         reader = _ChannelReader(self._input, self._channel)
@@ -267,9 +269,6 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             else:
                 programs.note_script(self._command)
                 status = await run_script(machine, self._command, reader, self._output, stderr, programs)
-        except asyncio.CancelledError:
-            self._end(None)
-            raise
         except BrokenPipeError:
             status = 141
         self._input.hold_reader(-1)

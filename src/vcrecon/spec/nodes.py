@@ -102,6 +102,8 @@ def parse(file: str, data: bytes) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         context = f" ({error.context})" if error.context else ""
+        if mark is not None and _begins_with_tab(text, mark.line):
+            context += "; indent with blanks, not with a tab"
         where = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         composer.problems.append(Problem(file, *where, f"not YAML: {error.problem}{context}"))
         composer.root = None
@@ -121,6 +123,12 @@ def _refused(file: str, line: int, column: int, message: str) -> Source:
 def _position(before: bytes) -> tuple[int, int]:
     tail = before[before.rfind(b"\n") + 1 :]
     return before.count(b"\n") + 1, len(tail.decode("utf-8", "replace")) + 1
+
+
+def _begins_with_tab(text: str, line: int) -> bool:
+    """Whether the indentation of a line, counted from 0, holds a tab."""
+    found = "".join(text.split("\n")[line : line + 1])
+    return "\t" in found[: len(found) - len(found.lstrip())]
 
 
 class _Stop(Exception):
