@@ -215,6 +215,9 @@ def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wai
 def _guest_status(view: View, case: Case) -> Status | None:
     """The guest's state as seen here; None when another container tells it better."""
     sighting, guest = case.here, case.guest
+    if case.subject in view.busy:
+        # Half done, and its parts were looked at at different times: it keeps its state until it is looked at whole.
+        return None
     wanted_here = view.spec.placement.get(case.name) == sighting.container
     if not wanted_here and not sighting.live:
         if case.name in view.spec.guests or not sighting.quarantined:
