@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # What the tests marked `root` drive for real.
 TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2 thin-provisioning-tools \
 	xfsprogs util-linux libvirt-clients zstd tar curl pdsh systemd
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# Four workers on two cores: most tests wait for something most of the time.
+PYTEST_FLAGS ?= -n 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-packages check format bench lock clean

