@@ -67,7 +67,6 @@ class World:
 
     def __init__(self) -> None:
         self.current: dict[str, Observation] = {}
-        self.last_seen: dict[str, Seen] = {}
         self.sightings: dict[str, dict[str, Sighting]] = {}
         self._guests_of: dict[str, dict[str, Sighting]] = {}
         self._known: dict[str, Seen] = {}
@@ -77,7 +76,6 @@ class World:
         self.current[observation.container] = observation
         if isinstance(observation, Unseen):
             return frozenset()
-        self.last_seen[observation.container] = observation
         before = self._guests_of.get(observation.container, {})
         after = sight(self._with_what_was_known(observation))
         self._guests_of[observation.container] = after
@@ -103,7 +101,6 @@ class World:
     def forget(self, container: str) -> None:
         """Drop a container that left the spec."""
         self.current.pop(container, None)
-        self.last_seen.pop(container, None)
         self._known.pop(container, None)
         for guest in self._guests_of.pop(container, {}):
             self.sightings.get(guest, {}).pop(container, None)

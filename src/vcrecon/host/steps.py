@@ -42,11 +42,6 @@ def locked(name: str, lines: Iterable[str]) -> str:
     return f"flock -n -E {LOCKED} /run/lock/vcrecon.{name} sh -c {quote(script)}"
 
 
-def plain(lines: Iterable[str]) -> str:
-    """A script without a lock."""
-    return "set -eu\n" + "\n".join(lines)
-
-
 def failure(what: str, where: str, status: int, stderr: bytes) -> HostError:
     """The error for a step that ended with `status`: its class, kind and message."""
     last = stderr.decode(errors="replace").strip().splitlines()

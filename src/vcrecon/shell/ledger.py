@@ -319,8 +319,3 @@ class Ledger:
             self._gauge_block(subject)
         self.record.remove_state(f"container/{container}")
         self.metrics.remove_container(container)
-
-    def forget_guest(self, guest: str) -> None:
-        """Nothing of a guest is left anywhere, and the spec does not name it."""
-        self.record.remove_state(f"guest/{guest}")
-        self.metrics.remove_guest(guest)
