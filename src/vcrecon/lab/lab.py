@@ -24,6 +24,7 @@ from vcrecon.lab import images, layout, machine, network
 from vcrecon.lab.accel import kvm_works
 from vcrecon.lab.bind import write_specs
 from vcrecon.lab.layout import Files, MachinePlan
+from vcrecon.paths import listener_pid, socket_path, state_directory
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Container
 
@@ -209,7 +210,13 @@ def status(files: Files) -> list[dict[str, str]]:
 def down(files: Files | None = None) -> int:
     """Remove the lab with everything in it; returns how many processes were ended. Raises Refused."""
     files = files or Files()
+    record = state_directory(read_plan(files).site) if files.plan.exists() else None
+    if record is not None and (pid := listener_pid(socket_path(record))) is not None:
+        raise Refused(f"a vcrecon service still works on the lab; stop it first: kill {pid}")
     ended = network.remove()
+    # The record speaks of guests that are gone with the machines.
+    if record is not None and record.exists():
+        shutil.rmtree(record)
     if files.root.exists():
         shutil.rmtree(files.root)
     return ended

@@ -25,7 +25,7 @@ from vcrecon.lab.layout import Files, MachinePlan
 
 _DOM0_MIB = 1024
 _HOST_MIB = 1024
-_QUIET = "mitigations=off net.ifnames=0 loglevel=4"
+_QUIET = "mitigations=off net.ifnames=0 quiet"
 _EMULATED_CPU = {
     "kvm": "EPYC,-smap,-smep,-xsave,-avx,-avx2",
     "xen": "EPYC,-smap,-smep,-monitor,-xsave,-avx,-avx2,-fma,-f16c",
