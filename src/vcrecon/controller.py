@@ -286,7 +286,7 @@ class Controller:
     async def _listen(self, station: Station) -> None:
         """Be told at once that a guest started or died. Lost events cost time only: the next look finds out."""
         command = HYPERVISORS[self.spec.containers[station.name].hypervisor].watch
-        while True:
+        while self.settings.events:
             await station.answers.wait()
             with contextlib.suppress(HostError):
                 async for _ in station.host.lines(command):

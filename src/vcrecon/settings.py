@@ -1,6 +1,6 @@
 """How often vcrecon looks, and how long it waits. Of the controller, not of the site: the spec holds those.
 
-All values are seconds. Every field can be set from the environment as VCRECON_<NAME> in upper case.
+Values are seconds where the name says so. Every field can be set from the environment as VCRECON_<NAME> in upper case.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ class Settings:
     """A full look at every container at least this often, with jitter, even when nothing seems to happen."""
     poll_s: float = 10.0
     """A cheap look at the guests at least this often; events come sooner."""
+    events: int = 1
+    """1 to hear of a guest's death from its hypervisor at once; 0 to learn of it by looking only."""
     retry_unreachable_s: float = 5.0
     look_deadline_s: float = 30.0
     connect_deadline_s: float = 10.0

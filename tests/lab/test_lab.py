@@ -21,7 +21,8 @@ from vcrecon.lab import layout
 from vcrecon.lab.network import inside
 from vcrecon.spec.model import Guest
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.lab]
+# The first test waits for the whole lab, which is emulated where /dev/kvm does not run it.
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.lab, pytest.mark.timeout(3600)]
 
 MIRROR = "10.255.0.1"
 TRY = "timeout 8 bash -c '</dev/tcp/{0}/{1}' 2>/dev/null && echo {0}:{1} open || echo {0}:{1} closed"

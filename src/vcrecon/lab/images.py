@@ -36,9 +36,8 @@ class ContainerImage:
 
 @dataclass(frozen=True, slots=True)
 class GuestImage:
-    """What images.yaml names, the directory they are served from, and a Debian repository for the mirror."""
+    """What images.yaml names, and a Debian repository for the mirror."""
 
-    directory: Path
     root: Path
     kernel: Path
     initrd: Path
@@ -55,7 +54,7 @@ def guest_image(cache: Path, say: Say) -> GuestImage:
     """The guests' image, built if the cache lacks it. Raises Refused."""
     made = _cached(GUEST, cache, say, _finish_guest)
     files = made / "images"
-    return GuestImage(files, files / "debian-12.tar.zst", files / "vmlinuz", files / "initrd", made / "repository")
+    return GuestImage(files / "debian-12.tar.zst", files / "vmlinuz", files / "initrd", made / "repository")
 
 
 def sha256(path: Path) -> str:

@@ -132,7 +132,7 @@ def _machine(number: int, container: Container) -> MachinePlan:
 def _make(
     plan: Plan, specs: Path, files: Files, containers: images.ContainerImage, guests: images.GuestImage, say: Say
 ) -> None:
-    for directory in (files.root, files.www, files.www / "handout", files.www / "mirror", files.logs, files.specs):
+    for directory in (*(files.www / name for name in ("images", "mirror", "handout")), files.logs, files.specs):
         directory.mkdir(parents=True, exist_ok=True)
     say("spec: bound to the lab's machines")
     user_key = asyncssh.generate_private_key("ssh-ed25519", comment="vcrecon lab")
@@ -163,13 +163,13 @@ def _make(
 
 
 def _make_network(plan: Plan, files: Files, guests: images.GuestImage) -> None:
-    handout = files.www / "handout"
-    (handout / "index.html").write_text("the lab's handout\n")
-    debian = files.www / "mirror" / "debian"
-    debian.unlink(missing_ok=True)
-    debian.symlink_to(guests.repository)
+    (files.www / "handout" / "index.html").write_text("the lab's handout\n")
+    links = {files.www / "images" / path.name: path for path in (guests.root, guests.kernel, guests.initrd)}
+    for link, target in {**links, files.www / "mirror" / "debian": guests.repository}.items():
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
     network.lay(plan.machines)
-    network.serve(files.logs, guests.directory, files.www / "mirror", handout)
+    network.serve(files.logs, files.www)
 
 
 def _until_all_answer(plan: Plan, files: Files, say: Say) -> None:

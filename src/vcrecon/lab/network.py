@@ -83,10 +83,11 @@ def _cable(namespace: str, near: str, far: str, address: str) -> None:
     _ip(namespace, "link", "set", far, "up")
 
 
-def serve(logs: Path, images: Path, repository: Path, handout: Path) -> None:
+def serve(logs: Path, www: Path) -> None:
     """Start the image server, the package mirror with a second service, and the outside world."""
-    _web(layout.NAMESPACE, layout.IMAGES, layout.IMAGES_PORT, images, logs)
-    _web(layout.MIRROR_NAMESPACE, layout.MIRROR, layout.MIRROR_PORT, repository, logs)
+    handout = www / "handout"
+    _web(layout.NAMESPACE, layout.IMAGES, layout.IMAGES_PORT, www / "images", logs)
+    _web(layout.MIRROR_NAMESPACE, layout.MIRROR, layout.MIRROR_PORT, www / "mirror", logs)
     _web(layout.MIRROR_NAMESPACE, layout.MIRROR, layout.HANDOUT_PORT, handout, logs)
     port = [sys.executable, "-m", "vcrecon.lab.vlan_port", "vlan-inner", str(layout.OUTSIDE_VLAN), layout.OUTSIDE_LINK]
     start(layout.NAMESPACE, port, logs / "vlan-port.log")

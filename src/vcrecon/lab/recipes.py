@@ -129,8 +129,6 @@ CONTAINER = Recipe(
         "lvm2-monitor.service",
         "qemu-kvm.service",
         "libvirt-guests.service",
-        "virtlockd.socket",
-        "virtlockd-admin.socket",
     ),
 )
 

@@ -127,6 +127,7 @@ class Ledger:
                 batch.put_claim(Claim(action.guest, action.container, action.epoch, action.touched))
         if action.subject in self.record.memory.attempts:
             self.metrics.retried(action.kind)
+        _log.debug("begins", action=action.kind, subject=action.subject, container=action.container)
 
     def done(self, action: Action, seconds: float) -> None:
         """The action's commands all succeeded; the next look proves the rest."""
