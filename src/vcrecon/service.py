@@ -325,13 +325,13 @@ def _identity(specs: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _fingerprint(specs: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells that a spec file, key pin or password file was changed, without reading it."""
+def _fingerprint(specs: Path) -> tuple[tuple[str, int, int, int, int], ...]:
+    """What tells that a spec file, key pin, password file or hook was changed, without reading it."""
     found = []
     with contextlib.suppress(OSError):
         for path in sorted(specs.rglob("*")):
             with contextlib.suppress(OSError):
                 stat = path.stat()
                 if path.is_file():
-                    found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+                    found.append((str(path), stat.st_ino, stat.st_mode, stat.st_size, stat.st_mtime_ns))
     return tuple(found)

@@ -29,6 +29,7 @@ from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
+from vcrecon.core.wanted import HOOKED
 from vcrecon.core.world import Sighting, fenced
 from vcrecon.spec.model import Image
 
@@ -401,7 +402,14 @@ def _outdated(case: Case) -> Decision | None:
         return _stop(case, "the spec changed and the class has not begun")
     if image_differs:
         return Do(Discard(case.container, "made from another image", case.name, volume.name))
+    if _was_used(volume) and (guest.hooks or volume.context.startswith(HOOKED)):
+        # Hooks see only what the image holds: no link that somebody's root planted, and nothing of earlier hooks.
+        return Do(Discard(case.container, "its hooks start from a fresh disk", case.name, volume.name))
     return Do(Contextualize(case.container, "its context is missing or outdated", case.name, volume.name))
+
+
+def _was_used(volume: Volume) -> bool:
+    return bool(volume.boots or volume.context)
 
 
 def _running(case: Case) -> Decision | None:

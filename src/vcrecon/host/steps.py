@@ -1,10 +1,11 @@
 """A step: one script for one host. Scripts use stock Debian commands only, and read as one would type them.
 
-Exit statuses that mean something to the caller: LOCKED, CORRUPT, UNSAFE.
+Exit statuses that mean something to the caller: LOCKED, CORRUPT, UNSAFE, REFUSED.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ CORRUPT = 65
 """Data does not match its SHA-256 (EX_DATAERR)."""
 UNSAFE = 77
 """The step refused, to protect data (EX_NOPERM)."""
+
+REFUSED = 78
+"""The last line of standard error is `REASON: what is wrong and what to do` (EX_CONFIG); see `refuse`."""
+_REASON = re.compile(r"(?P<reason>[a-z]+(?:-[a-z]+)*): (?P<words>.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,11 @@ def quote(word: str) -> str:
     return shlex.quote(word)
 
 
+def refuse(reason: str, words: str) -> str:
+    """A line that ends the script with `reason`, a short code. The shell expands parameters in `words`."""
+    return f"printf '%s\\n' \"{reason}: {words}\" >&2; exit {REFUSED}"
+
+
 def locked(name: str, lines: Iterable[str]) -> str:
     """A script that runs under a lock on the host.
 
@@ -42,12 +52,20 @@ def locked(name: str, lines: Iterable[str]) -> str:
     return f"flock -n -E {LOCKED} /run/lock/vcrecon.{name} sh -c {quote(script)}"
 
 
+def printable(text: str) -> str:
+    """Without control characters: what a host says ends up in logs and on terminals."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text.replace("\t", " ").replace("\r", ""))
+
+
 def failure(what: str, where: str, status: int, stderr: bytes) -> HostError:
     """The error for a step that ended with `status`: its class, kind and message."""
-    last = stderr.decode(errors="replace").strip().splitlines()
+    last = printable(stderr.decode(errors="replace")).strip().splitlines()
     said = last[-1][:300] if last else "it said nothing"
     if status == LOCKED:
         return Transient(f"{what} on {where}: an earlier step is still at work there", delay_s=5, kind="locked")
+    reasoned = _REASON.fullmatch(last[-1]) if status == REFUSED and last else None
+    if reasoned is not None:
+        return Transient(f"{where}: {reasoned['words'][:600]}", delay_s=5, kind=reasoned["reason"])
     if status == CORRUPT:
         return Transient(f"{what} on {where}: {said}", delay_s=10, kind="corrupt")
     if status == UNSAFE:

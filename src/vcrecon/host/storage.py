@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vcrecon.host.hooks import Hooks
 from vcrecon.host.names import (
     IMAGE_DIR,
     MARK,
@@ -19,7 +20,7 @@ from vcrecon.host.names import (
     quarantined_volume,
     site_tag,
 )
-from vcrecon.host.steps import CORRUPT, UNSAFE, quote
+from vcrecon.host.steps import CORRUPT, UNSAFE, quote, refuse
 from vcrecon.spec.model import Artifact, Container, Image
 
 TAR = "tar -x --numeric-owner --xattrs --acls"
@@ -135,12 +136,17 @@ class Disks:
             "fi",
         ]
 
-    def contextualize(self, volume: str, context: str, old: str, directories: Sequence[str]) -> list[str]:
-        """Write the context: the first line of standard input is `root:HASH`, the rest a tar archive.
+    def contextualize(
+        self, volume: str, context: str, old: str, directories: Sequence[str], hooks: Hooks | None = None
+    ) -> list[str]:
+        """Write the context: the first line of standard input is `root:HASH`, then come the hooks, if any, as
+        their own archive, and the rest is a tar archive.
 
         A guest's own root may have turned a directory into a symbolic link that leads out of the mounted
-        tree, onto this container: refuse then, and never run anything from the tree.
+        tree, onto this container: refuse then, and never run anything from the tree. Hooks cannot be guarded so:
+        they see only trees that were never booted (`guest_rules._outdated`).
         """
+        finish, clean = _with_hooks(hooks, mount_point(volume))
         block, mount = device(self.group, volume), mount_point(volume)
         checks = " ".join(f"{mount}/{directory}" for directory in directories)
         lines = [
@@ -148,7 +154,7 @@ class Disks:
             f"mkdir -p {mount}",
             f"if mountpoint -q {mount}; then umount {mount}; fi",
             f"mount -t xfs -o nouuid {block} {mount}",
-            f"trap 'umount {mount}' EXIT",
+            f"trap '{clean}umount {mount}' EXIT",
             f"for path in {checks}; do",
             '  if [ -L "$path" ]; then',
             '    echo "$path is a symbolic link: not written" >&2',
@@ -158,10 +164,13 @@ class Disks:
             f"xfs_growfs {mount} >/dev/null",
             "IFS= read -r password",
             f"printf '%s\\n' \"$password\" | chpasswd -e -R {mount}",
+            *(hooks.unpack() if hooks else ()),
             f"{TAR} -C {mount} -f -",
+            *finish,
             "sync",
             "trap - EXIT",
-            f"umount {mount}",
+            *([clean.rstrip("; ")] if clean else []),
+            *_unmount(mount, hooks),
         ]
         removed = f"--deltag vc.context={old} " if old and old != context else ""
         return [
@@ -266,6 +275,21 @@ class Disks:
             " --addtag vc.touched" if touched else ""
         )
         return [f"lvchange {tags} {self.path(volume)} >/dev/null"]
+
+
+def _with_hooks(hooks: Hooks | None, mount: str) -> tuple[list[str], str]:
+    """The lines that run the hooks, and what takes them away again, also after a failure."""
+    return (hooks.run(mount), f"rm -rf {hooks.directory}; ") if hooks else ([], "")
+
+
+def _unmount(mount: str, hooks: Hooks | None) -> list[str]:
+    if hooks is None:
+        return [f"umount {mount}"]
+    words = (
+        f"a hook of {hooks.guest.name} left a process at work on its file system: `fuser -vm {mount}` there shows it; "
+        "let the hook wait for what it starts"
+    )
+    return [f"umount {mount} || {{ {refuse('hook-failed', words)}; }}"]
 
 
 def _download(artifact: Artifact) -> list[str]:
