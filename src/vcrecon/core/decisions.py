@@ -38,12 +38,17 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Cannot go on by itself. `reason` is a short code (a metric label); `message` says what to do."""
+    """Cannot go on by itself. `reason` is a short code (a metric label); `message` says what to do.
+
+    `image` names the image that failed and that the guest still waits for; see Wait.
+    """
 
     subject: str
     reason: str
     message: str
     look_again_s: float = 30.0
+    image: str = ""
+    boot_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

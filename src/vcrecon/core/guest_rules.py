@@ -29,7 +29,7 @@ from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
-from vcrecon.core.wanted import HOOKED
+from vcrecon.core.wanted import HOOKED, guest_volume
 from vcrecon.core.world import Sighting, fenced
 from vcrecon.spec.model import Image
 
@@ -98,6 +98,37 @@ def _unknown(case: Case) -> Decision | None:
 def _held(case: Case) -> Decision | None:
     if case.volume is not None and case.volume.held:
         return Rest(case.subject, "held for rescue: vcrecon keeps its hands off until `vcrecon release`")
+    return None
+
+
+def _taken(case: Case) -> Decision | None:
+    """Somebody else's machine or volume has the guest's name here: nothing is done before a person decides (S5)."""
+    if not (case.wanted_here or case.here.active or case.here.volume is not None):
+        return None
+    taken = _taken_on(case, case.container, case.observation)
+    if taken is None:
+        return None
+    reason, message = taken
+    return Block(case.subject, reason, message)
+
+
+def _taken_on(case: Case, container: str, seen: Seen) -> tuple[str, str] | None:
+    """Why the guest's name is not free on a container: a reason and a message, or None."""
+    if case.name in seen.strangers:
+        rename = f"xl rename {case.name}"
+        if case.view.spec.containers[container].hypervisor == "kvm":
+            rename = f"virsh domrename {case.name}"
+        return "name-taken", (
+            f"{container} has a virtual machine {case.name} that is not vcrecon's, or another site's: left alone; "
+            f"`{rename} NEW-NAME` there, or rename the guest in clusters.yaml"
+        )
+    volume = guest_volume(case.name)
+    if isinstance(seen.storage, Storage) and volume in seen.storage.strangers:
+        group = case.view.spec.containers[container].volume_group
+        return "volume-taken", (
+            f"{container} has a volume {group}/{volume} without vcrecon's tags, or with another site's: left alone; "
+            f"look at it with `lvs -o+tags`, then `lvrename {group} {volume} NEW-NAME` there"
+        )
     return None
 
 
@@ -363,8 +394,17 @@ def _create(case: Case) -> Decision | None:
     if full is not None:
         return full
     if not have_image:
-        return Wait(case.subject, f"waiting for image {image.name} on {case.container}", image=image.name)
+        return _wait_for_image(case, image, f"waiting for image {image.name} on {case.container}")
     return Do(CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1))
+
+
+def _wait_for_image(case: Case, image: Image, message: str, *, boot_only: bool = False) -> Decision:
+    """Wait, or say why the image does not come."""
+    failed = backing_off(case.memory, f"image/{case.container}/{image.name}", case.view.now_s)
+    if failed is None:
+        return Wait(case.subject, message, image=image.name, boot_only=boot_only)
+    why = f"{message}: {failed.message}"
+    return Block(case.subject, failed.reason, why, failed.look_again_s, image=image.name, boot_only=boot_only)
 
 
 def _holds(case: Case, image: Image, *, thick: bool) -> bool:
@@ -469,7 +509,7 @@ def _start(case: Case) -> Decision | None:
     if image is not None and not _boot_files(image) <= case.observation.images:
         # It brought its disk along, or somebody tidied up: the hypervisor still needs the files it boots from.
         message = f"waiting for the kernel of image {image.name} on {case.container}"
-        return Wait(case.subject, message, image=image.name, boot_only=True)
+        return _wait_for_image(case, image, message, boot_only=True)
     reason = "restart: it should be running" if volume.boots else "first boot"
     touched = case.view.spec.site.session == "running" or volume.touched
     return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))
@@ -531,7 +571,7 @@ def _stay_for_now(case: Case) -> Decision | None:
     known = case.guest is not None and case.volume is not None and not case.volume.incoming
     if known and not case.here.active and not case.silent and case.volume and case.volume.boots and target is not None:
         started = _start(case)
-        if started is not None and not isinstance(started, Wait):
+        if isinstance(started, Do | Rest):
             return started
     return Block(case.subject, why[0], why[1], look_again_s=5.0)
 
@@ -546,6 +586,9 @@ def _not_ready(case: Case, target: str) -> str | None:
         return f"{case.name} stays on {case.container}: {target} does not show its disks and guests"
     if there.release in (None, UNKNOWN):
         return f"{case.name} stays on {case.container}: {target} is not installed"
+    taken = _taken_on(case, target, there)
+    if taken is not None:
+        return f"{case.name} stays on {case.container}: {taken[1]}"
     full = _no_room_there(case, target, there.storage)
     if full is not None:
         return full
@@ -594,7 +637,7 @@ def _leave(case: Case) -> Decision | None:
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
 
 
-COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, _stale)
+COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, _taken, _stale)
 WANTED: tuple[Rule, ...] = (
     _backoff,
     _prune,

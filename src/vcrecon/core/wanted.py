@@ -30,6 +30,16 @@ def tap(guest: str, vlan: int) -> str:
     return "vcg" + hashlib.sha256(f"{guest}/{vlan}".encode()).hexdigest()[:12]
 
 
+def guest_volume(guest: str) -> str:
+    """The logical volume of a guest's live disk."""
+    return f"vcg-{guest}"
+
+
+def golden_volume(sha256: str) -> str:
+    """The logical volume that holds an unpacked image."""
+    return f"vcimg-{sha256[:16]}"
+
+
 def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 

@@ -6,6 +6,7 @@ change of LVM tags, which LVM commits at once or not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from vcrecon.host.names import (
 from vcrecon.host.steps import CORRUPT, UNSAFE, quote, refuse
 from vcrecon.spec.model import Artifact, Container, Image
 
+INITS = ("sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init", "bin/init")
+_INIT = re.compile(r"(?:^|\s)init=/([\w./-]+)", re.ASCII)
 TAR = "tar -x --numeric-owner --xattrs --acls"
 
 
@@ -45,14 +48,24 @@ class Disks:
         return " ".join(f"--addtag {tag}" for tag in (MARK, site_tag(self.site), *tags))
 
     def _remove_if_there(self, volume: str) -> list[str]:
+        """Only what carries our mark (S5)."""
         mount = mount_point(volume)
+        words = (
+            f"the volume {self.group}/{volume} there is not vcrecon's, or another site's: "
+            f"`lvrename {self.group} {volume} NEW-NAME` there"
+        )
         return [
             f"if mountpoint -q {mount}; then umount {mount}; fi",
-            f"if lvs {self.path(volume)} >/dev/null 2>&1; then lvremove -y {self.path(volume)} >/dev/null; fi",
+            f"if lvs {self.path(volume)} >/dev/null 2>&1; then",
+            f"  if ! lvs --noheadings -o lv_tags {self.path(volume)} | grep -q -w -F -e {site_tag(self.site)}; then",
+            f"    {refuse('volume-taken', words)}",
+            "  fi",
+            f"  lvremove -y {self.path(volume)} >/dev/null",
+            "fi",
         ]
 
-    def _unpack(self, volume: str, archive: str) -> list[str]:
-        """Make a file system on a new volume and unpack an archive into it."""
+    def _unpack(self, volume: str, archive: str, image: Image) -> list[str]:
+        """Make a file system on a new volume, unpack an archive into it, and look whether a guest can boot from it."""
         block, mount = device(self.group, volume), mount_point(volume)
         return [
             f"mkfs.xfs -q -f {block}",
@@ -60,7 +73,10 @@ class Disks:
             f"mount -t xfs -o nouuid {block} {mount}",
             # A full disk must not leave it mounted until the next try, which may be minutes away.
             f"trap 'umount {mount}' EXIT",
-            f"{TAR} -C {mount} -f {archive}",
+            f"words=$({TAR} -C {mount} -f {archive} 2>&1) || {{",
+            *(f"  {line}" for line in _not_unpacked(image)),
+            "}",
+            *_check_tree(mount, image),
             "trap - EXIT",
             f"umount {mount}",
         ]
@@ -72,15 +88,15 @@ class Disks:
         """
         lines = self.fetch_boot_files(image)
         if not golden:
-            return lines + _download(image.root)
+            return lines + _download(image, image.root)
         volume, archive = golden_volume(image.root.sha256), f"{IMAGE_DIR}/{image.root.sha256}"
         done = f"vc.golden={image.root.sha256}"
         build = [
-            *_download(image.root),
+            *_download(image, image.root),
             *self._remove_if_there(volume),
             f"lvcreate -y --thin -V {image.disk_bytes}b -n {volume} {self.marks('vc.building')} "
             f"{self.path(self.pool)} >/dev/null",
-            *self._unpack(volume, archive),
+            *self._unpack(volume, archive, image),
             f"lvchange --addtag {done} --deltag vc.building {self.path(volume)} >/dev/null",
         ]
         return [
@@ -95,7 +111,7 @@ class Disks:
         lines = [f"mkdir -p {IMAGE_DIR}"]
         for artifact in (image.kernel, image.initrd):
             if artifact is not None:
-                lines += _download(artifact)
+                lines += _download(image, artifact)
         return lines
 
     def create_thin(self, guest: str, image: Image, epoch: int, size_bytes: int) -> list[str]:
@@ -117,7 +133,7 @@ class Disks:
         return [
             *self._remove_if_there_unless_complete(volume),
             f"lvcreate -y -Wy -L {size_bytes}b -n {volume} {tags} {quote(self.group)} >/dev/null",
-            *self._unpack(volume, f"{IMAGE_DIR}/{image.root.sha256}"),
+            *self._unpack(volume, f"{IMAGE_DIR}/{image.root.sha256}", image),
             self._complete(volume, image),
         ]
 
@@ -292,8 +308,52 @@ def _unmount(mount: str, hooks: Hooks | None) -> list[str]:
     return [f"umount {mount} || {{ {refuse('hook-failed', words)}; }}"]
 
 
-def _download(artifact: Artifact) -> list[str]:
+def _not_unpacked(image: Image) -> list[str]:
+    """Say which of the ways to be wrong an archive has whose digest was right."""
+    whose = f"image {image.name} ({image.root.url})"
+    space = f"{whose} does not fit on {image.disk_bytes >> 20} MiB: raise its 'disk' in images.yaml"
+    tree = (
+        f"{whose} is no tar archive, or a damaged one, though its SHA-256 is right: make it with "
+        "'tar -C ROOT -c .', and give its new SHA-256 in images.yaml"
+    )
+    return [
+        "printf '%s\\n' \"$words\" >&2",
+        "case $words in",
+        f"  *'No space left'*) {refuse('image-too-large', space)} ;;",
+        "  *'Cannot exec'*) ;;",
+        f"  *'not look like a tar'* | *'Child returned'* | *'Unexpected EOF'*) {refuse('image-not-a-tree', tree)} ;;",
+        "esac",
+        "exit 1",
+    ]
+
+
+def _check_tree(mount: str, image: Image) -> list[str]:
+    """Refuse an image that no guest can boot from, before anything calls it complete."""
+    whose = f"image {image.name} ({image.root.url})"
+    given = _INIT.search(image.cmdline)
+    inits = (given[1],) if given else INITS
+    # A link counts: it may be absolute, and mean a file of the tree only once that is the root.
+    found = " || ".join(f"[ {test} {mount}/{path} ]" for path in inits for test in ("-e", "-L"))
+    tree = (
+        f"{whose} is no file system tree: it has neither etc nor usr at its top; make it with 'tar -C ROOT -c .', "
+        "without a directory around it, and correct images.yaml"
+    )
+    init = (
+        f"{whose} has no init ({', '.join(inits)}): install one in it (Debian: systemd-sysv), or say init= in the "
+        "'cmdline' of images.yaml"
+    )
+    return [
+        f"if [ ! -d {mount}/etc ] && [ ! -d {mount}/usr ]; then {refuse('image-not-a-tree', tree)}; fi",
+        f"if ! {{ {found}; }}; then {refuse('image-no-init', init)}; fi",
+    ]
+
+
+def _download(image: Image, artifact: Artifact) -> list[str]:
     """Fetch one file by its SHA-256, going on where an earlier try was cut off."""
+    wrong = (
+        f"image {image.name}: {artifact.url}: its SHA-256 is not what images.yaml says; compare with `sha256sum` where "
+        "the file was made, and correct the file or images.yaml"
+    )
     file, part = f"{IMAGE_DIR}/{artifact.sha256}", f"{IMAGE_DIR}/{artifact.sha256}.part"
     check = f"echo '{artifact.sha256}  {part}' | sha256sum -c --status -"
     return [
@@ -304,7 +364,7 @@ def _download(artifact: Artifact) -> list[str]:
         "  fi",
         f"  if ! {check}; then",
         f"    rm -f {part}",
-        f"    echo {quote(artifact.url + ': its SHA-256 is not what images.yaml says')} >&2",
+        f"    echo {quote(wrong)} >&2",
         f"    exit {CORRUPT}",
         "  fi",
         f"  mv {part} {file}",

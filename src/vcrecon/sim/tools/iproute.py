@@ -259,6 +259,8 @@ class Ip:
                 settings += [word] + ([words.take()] if word not in ("up", "down") else [])
             elif word == "type":
                 kind = words.take()
+                if kind in self.network.unknown_types:
+                    raise NetError("Error: Unknown device type.")
                 if kind == "bridge":
                     self.network.add_bridge(name, _bridge_options(words))
                 elif kind == "vlan":
