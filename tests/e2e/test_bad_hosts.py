@@ -121,7 +121,12 @@ async def test_a_guest_does_not_leave_for_a_container_where_its_name_is_taken(tm
         await play.relisted("c01")
         play.files.move("a-n2", "c01")
         play.reload()
-        await play.blocked("a-n2", "name-taken")
+        await play.until(
+            lambda: any(
+                p["reason"] == "destination-not-ready" and "domrename" in p["message"] for p in play.controls.plans()
+            ),
+            "c02 keeps it, and says why",
+        )
         await play.relisted("c02", times=2)
         assert play.hosts_of("a-n2") == ["c02"]
         assert play.boots("a-n2") == 1

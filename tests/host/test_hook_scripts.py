@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,14 @@ def test_the_hooks_of_the_tutorial_run_twice_with_the_same_result(bench: Bench, 
     assert runs[0]["openmpi-default-hostfile"] == "a-head slots=4\na-n1 slots=1\nb-n1 slots=1\n"
     if role == "node":
         assert runs[0]["fstab"].startswith("/dev/vda / xfs defaults 0 1\n10.1.1.11:/home /home nfs ")
+
+
+def test_the_documented_python_hook_runs(bench: Bench) -> None:
+    text = (TUTORIAL.parents[1] / "docs" / "hooks.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    bench.hook("10-motd", script)
+    assert bench.run().returncode == 0
+    assert (bench.tree / "etc" / "motd").read_text() == "This is b-n1 of cluster a.\n"
 
 
 def test_the_hooks_of_the_tutorial_write_through_no_symbolic_link(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +180,18 @@ def test_a_forgotten_chmod_and_an_empty_directory_are_warned_of(spec: Spec) -> N
     (spec.directory / "hooks" / "10-a").unlink()
     (warning,) = spec.load().warnings
     assert "'hooks' holds no hook" in warning.message
+
+
+@pytest.mark.parametrize("document", ["spec.md", "hooks.md"])
+def test_the_documented_example_loads(spec: Spec, document: str) -> None:
+    text = (SMALL.parents[1] / "docs" / document).read_text()
+    (example,) = re.findall(r"```yaml\n# in clusters.yaml.*\n(templates:\n.*?)```", text, re.DOTALL)
+    clusters = spec.directory / "clusters.yaml"
+    clusters.write_text(re.sub(r"templates:\n(?:  .*\n)+", example, clusters.read_text(), count=1))
+    for name in ("cluster/10-shared-home", "cluster/20-mpi", "common/10-motd"):
+        spec.write(f"hooks/{name}")
+    assert spec.hooks("a-head") == ["hooks/cluster/10-shared-home", "hooks/cluster/20-mpi"]
+    assert spec.hooks("a-n1") == ["hooks/common/10-motd", "hooks/cluster/20-mpi"]
 
 
 def test_the_json_schema_knows_the_field_and_the_policy() -> None:

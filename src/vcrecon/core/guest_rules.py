@@ -29,7 +29,8 @@ from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
-from vcrecon.core.wanted import HOOKED, guest_volume
+from vcrecon.core.strangers import name_taken, taken_on
+from vcrecon.core.wanted import HOOKED
 from vcrecon.core.world import Sighting, fenced
 from vcrecon.spec.model import Image
 
@@ -98,37 +99,6 @@ def _unknown(case: Case) -> Decision | None:
 def _held(case: Case) -> Decision | None:
     if case.volume is not None and case.volume.held:
         return Rest(case.subject, "held for rescue: vcrecon keeps its hands off until `vcrecon release`")
-    return None
-
-
-def _taken(case: Case) -> Decision | None:
-    """Somebody else's machine or volume has the guest's name here: nothing is done before a person decides (S5)."""
-    if not (case.wanted_here or case.here.active or case.here.volume is not None):
-        return None
-    taken = _taken_on(case, case.container, case.observation)
-    if taken is None:
-        return None
-    reason, message = taken
-    return Block(case.subject, reason, message)
-
-
-def _taken_on(case: Case, container: str, seen: Seen) -> tuple[str, str] | None:
-    """Why the guest's name is not free on a container: a reason and a message, or None."""
-    if case.name in seen.strangers:
-        rename = f"xl rename {case.name}"
-        if case.view.spec.containers[container].hypervisor == "kvm":
-            rename = f"virsh domrename {case.name}"
-        return "name-taken", (
-            f"{container} has a virtual machine {case.name} that is not vcrecon's, or another site's: left alone; "
-            f"`{rename} NEW-NAME` there, or rename the guest in clusters.yaml"
-        )
-    volume = guest_volume(case.name)
-    if isinstance(seen.storage, Storage) and volume in seen.storage.strangers:
-        group = case.view.spec.containers[container].volume_group
-        return "volume-taken", (
-            f"{container} has a volume {group}/{volume} without vcrecon's tags, or with another site's: left alone; "
-            f"look at it with `lvs -o+tags`, then `lvrename {group} {volume} NEW-NAME` there"
-        )
     return None
 
 
@@ -586,7 +556,7 @@ def _not_ready(case: Case, target: str) -> str | None:
         return f"{case.name} stays on {case.container}: {target} does not show its disks and guests"
     if there.release in (None, UNKNOWN):
         return f"{case.name} stays on {case.container}: {target} is not installed"
-    taken = _taken_on(case, target, there)
+    taken = taken_on(case, target, there)
     if taken is not None:
         return f"{case.name} stays on {case.container}: {taken[1]}"
     full = _no_room_there(case, target, there.storage)
@@ -637,7 +607,7 @@ def _leave(case: Case) -> Decision | None:
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
 
 
-COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, _taken, _stale)
+COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, name_taken, _stale)
 WANTED: tuple[Rule, ...] = (
     _backoff,
     _prune,
