@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness import SpecFiles, playground
+from running import GUESTS, running, serving, settings, site_of
+
+from vcrecon.service import serve
 
 TUTORIAL_HOOKS = Path(__file__).parents[2] / "specs" / "tutorial" / "hooks"
 SECRET = "correct-horse-battery-staple"
@@ -58,6 +63,37 @@ async def test_what_a_hook_holds_is_neither_in_a_command_nor_left_on_the_contain
         ran = await play.site.commands("c02")
         assert not [line for line in [*ran["log"], *ran["scripts"]] if SECRET in line]
         assert play.site.hosts["c02"].machine.files.listdir("/run/vcrecon/hooks") == []
+
+
+def fails_for_one_guest(specs: Path) -> None:
+    hooked('if [ "$VCRECON_GUEST" = a-n2 ]; then exit 3; fi')(SpecFiles(specs))
+
+
+async def test_apply_ends_with_1_when_a_hook_must_be_mended(tmp_path: Path) -> None:
+    async with site_of(tmp_path, change=fails_for_one_guest) as place:
+        quick = settings(stuck_s=1.0)
+        applied = serve(place.specs, place.state, listen=None, once=True, confirm=False, settings=quick, on_status=None)
+        assert await asyncio.wait_for(applied, 60) == 1
+        assert (await place.site.world())["running"] == len(GUESTS) - 1, "what could be done was done"
+
+
+async def test_a_running_service_refuses_a_half_written_hook_and_takes_the_whole_one(tmp_path: Path) -> None:
+    async with site_of(tmp_path, change=fails_for_one_guest) as place, serving(place) as service:
+        await service.until("a-n2 is blocked", lambda s: "hook-failed" in str(_guest(s, "a-n2")["blocked"]))
+        hook = place.specs / "hooks" / "0"
+        hook.write_text("#!/bin/sh\necho who")
+        bad = await service.until("refused", lambda s: not s["spec"]["valid"], 10)
+        assert "site.yaml" not in bad["spec"]["problems"][0]
+        assert "clusters.yaml:" in bad["spec"]["problems"][0]
+        assert "'hooks/0' has no newline at its end: is it half-written?" in bad["spec"]["problems"][0]
+        hook.write_text("#!/bin/sh\necho whole > etc/hooked\n")
+        await service.until("taken", lambda s: s["spec"]["valid"] and running(s, GUESTS))
+        assert await place.site.read_guest_file("a-n2", "/etc/hooked") == "whole\n"
+
+
+def _guest(status: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(guest for guest in status["guests"] if guest["name"] == name)
+    return found
 
 
 async def test_a_hook_that_fails_blocks_its_guest_alone_and_is_tried_again_when_saved(tmp_path: Path) -> None:

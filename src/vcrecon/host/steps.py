@@ -27,6 +27,7 @@ REFUSED = 78
 _REASON = re.compile(r"(?P<reason>[a-z]+(?:-[a-z]+)*): (?P<words>.+)")
 _NOT_FOUND = re.compile(r"(?:^|\s)[\w/]*sh: .*?(?P<program>[\w.+-]+): (?:command )?not found$", re.MULTILINE)
 _NO_EXEC = re.compile(r"^tar \(child\): (?P<program>[\w.+-]+): Cannot exec", re.MULTILINE)
+_NO_SPACE = re.compile(r"^.*(?:No space left|insufficient free space).*$", re.MULTILINE | re.IGNORECASE)
 _SAID_MAX = 300
 _WORDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     (
@@ -52,11 +53,6 @@ _WORDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
         re.compile(r"(?P<thing>curl: \(23\).*)"),
         "{where} cannot write what it downloads ({thing}): `df -h /var/lib/vcrecon` there, and make room",
     ),
-    (
-        "no-space",
-        re.compile(r"^(?P<thing>.*(?:No space left|(?i:insufficient free space)).*)$", re.M),
-        "{what} on {where}: {thing}",
-    ),
 )
 """What tools say when the container, and not vcrecon, must be changed: reason, their words, what to type."""
 
@@ -76,7 +72,9 @@ def quote(word: str) -> str:
 
 
 def refuse(reason: str, words: str) -> str:
-    """A line that ends the script with `reason`, a short code. The shell expands parameters in `words`."""
+    """A line that ends the script with `reason`, a short code. The shell expands parameters in `words`, no more."""
+    for special in ("\\", '"', "`"):
+        words = words.replace(special, f"\\{special}")
     return f"printf '%s\\n' \"{reason}: {words}\" >&2; exit {REFUSED}"
 
 
@@ -122,5 +120,8 @@ def failure(what: str, where: str, status: int, stderr: bytes) -> HostError:
         match = pattern.search(text)
         if match is not None:
             words = message.format(what=what, where=where, thing=match["thing"].strip()[:_SAID_MAX])
-            return Transient(words, delay_s=30 if reason == "no-space" else 5, kind=reason)
+            return Transient(words, delay_s=5, kind=reason)
+    full = _NO_SPACE.search(text)
+    if full is not None:
+        return Transient(f"{what} on {where}: {full[0].strip()[:_SAID_MAX]}", delay_s=30, kind="no-space")
     return Transient(f"{what} on {where}: {said} (exit status {status})", delay_s=2, kind="command-failed")

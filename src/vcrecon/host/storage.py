@@ -311,7 +311,10 @@ def _unmount(mount: str, hooks: Hooks | None) -> list[str]:
 def _not_unpacked(image: Image) -> list[str]:
     """Say which of the ways to be wrong an archive has whose digest was right."""
     whose = f"image {image.name} ({image.root.url})"
-    space = f"{whose} does not fit on {image.disk_bytes >> 20} MiB: raise its 'disk' in images.yaml"
+    space = (
+        f"{whose} does not unpack: No space left on device; raise its 'disk' in images.yaml (now "
+        f"{image.disk_bytes >> 20} MiB), or look for room in the pool with `lvs` there"
+    )
     tree = (
         f"{whose} is no tar archive, or a damaged one, though its SHA-256 is right: make it with "
         "'tar -C ROOT -c .', and give its new SHA-256 in images.yaml"
@@ -319,7 +322,7 @@ def _not_unpacked(image: Image) -> list[str]:
     return [
         "printf '%s\\n' \"$words\" >&2",
         "case $words in",
-        f"  *'No space left'*) {refuse('image-too-large', space)} ;;",
+        f"  *'No space left'*) {refuse('no-space', space)} ;;",
         "  *'Cannot exec'*) ;;",
         f"  *'not look like a tar'* | *'Child returned'* | *'Unexpected EOF'*) {refuse('image-not-a-tree', tree)} ;;",
         "esac",

@@ -253,6 +253,7 @@ class Ip:
             word = words.take()
             if word == "link":
                 lower = words.take()
+                self.network.find(lower)  # looked up at once, whatever follows
             elif word in ("name", "dev"):
                 name = words.take()
             elif word in ("up", "down", "mtu", "address", "alias"):
