@@ -53,6 +53,10 @@ def test_a_guest_sends_only_from_its_own_port_mac_and_address() -> None:
     assert re.search(r"vcg[0-9a-f]{12} \. 52:54:00:00:01:02 \. 10\.1\.1\.12", rules())
 
 
+def test_heads_of_two_clusters_do_not_meet_on_the_network_outside() -> None:
+    assert not [rule for rule in chain(rules(), "out-200") if "10.200.0.0/16" in rule]
+
+
 def test_outside_only_what_the_spec_allows() -> None:
     outside = chain(rules(), "out-200")
     assert outside[-1] == "drop"

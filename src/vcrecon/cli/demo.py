@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from vcrecon.cli.output import count
+from vcrecon.cli.shipped import shipped_specs
 from vcrecon.errors import Refused, VcreconError
 from vcrecon.shell.control import ControlClient
 from vcrecon.sim.control import SiteClient
@@ -71,16 +71,6 @@ class Outcome:
             "violations": self.violations,
             "problems": self.problems,
         }
-
-
-def shipped_specs(name: str) -> Path:
-    """A spec directory that ships with vcrecon, in an installed package or in a source tree."""
-    packaged = Path(str(files("vcrecon") / "data" / "specs" / name))
-    source = Path(__file__).parents[3] / "specs" / name
-    for candidate in (packaged, source):
-        if candidate.is_dir():
-            return candidate
-    raise Refused(f"the spec {name!r} that ships with vcrecon is missing: reinstall vcrecon")
 
 
 def demo(*, keep: bool = False, as_json: bool = False, spec: str = "tutorial", directory: Path | None = None) -> int:

@@ -25,12 +25,12 @@ def name_taken(case: Case) -> Block | None:
 def taken_on(case: Case, container: str, seen: Seen) -> tuple[str, str] | None:
     """Why the guest's name is not free on a container: a reason and a message, or None."""
     if case.name in seen.strangers:
-        rename = f"xl rename {case.name}"
+        rename = f"`xl rename {case.name} NEW-NAME`"
         if case.view.spec.containers[container].hypervisor == "kvm":
-            rename = f"virsh domrename {case.name}"
+            rename = f"stop it and `virsh domrename {case.name} NEW-NAME`"  # libvirt renames nothing that runs
         return "name-taken", (
             f"{container} has a virtual machine {case.name} that is not vcrecon's, or another site's: left alone; "
-            f"`{rename} NEW-NAME` there, or rename the guest in clusters.yaml"
+            f"{rename} there, or rename the guest in clusters.yaml"
         )
     volume = guest_volume(case.name)
     if isinstance(seen.storage, Storage) and volume in seen.storage.strangers:

@@ -16,7 +16,7 @@ from vcrecon.spec.model import Guest, Network, Service, Spec
 
 CONTEXT_LAYOUT = 1
 DEFINITION_LAYOUT = 1
-FIREWALL_LAYOUT = 1
+FIREWALL_LAYOUT = 2
 HOOK_LAYOUT = 1
 """What hooks are told and given; see `core.facts` and `host.hooks`."""
 HOOKED = "h"

@@ -78,10 +78,12 @@ def _bridge_table(firewall: Firewall) -> str:
 
 
 def _outside_rules(network: Network, ports: tuple[GuestPort, ...]) -> list[str]:
-    """What guests may send on a network with a gateway: to their neighbours, and as the spec allows."""
+    """What guests may send on a network with a gateway: as the spec allows, and nothing else.
+
+    Not to their neighbours there either: those are other clusters' heads (S12).
+    """
     rules = [
         f'iifname != "{TAP_PATTERN}" accept',
-        f"ip daddr {network.subnet} accept",
         "ether type arp accept",
     ]
     rules.append("ct state established,related accept")

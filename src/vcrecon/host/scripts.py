@@ -38,6 +38,8 @@ from vcrecon.hypervisor.base import Hypervisor, Launch, Port
 from vcrecon.spec.model import Guest
 
 QUICK_S = 60.0
+START_S = 180.0
+"""A busy host needs its time: `xl create` took 60 s on an emulated one that booted other guests."""
 TRANSFER_S = 3600.0
 
 
@@ -211,7 +213,8 @@ def _start_guest(action: StartGuest, bench: Bench) -> list[Step]:
     )
     define, stdin = hypervisor.define(launch)
     mark = bench.disks(action.container).mark_start(action.volume, action.boots, touched=action.touched)
-    return [_guest_step(action, [*define, *mark, *hypervisor.start(guest.name)], stdin)]
+    lines = [*define, *mark, *hypervisor.start(guest.name)]
+    return [_guest_step(action, lines, stdin, START_S)]
 
 
 def _stop_guest(action: StopGuest, bench: Bench) -> list[Step]:

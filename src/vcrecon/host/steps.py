@@ -45,8 +45,8 @@ _WORDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     (
         "name-taken",
         re.compile(r"domain '(?P<thing>[^']+)' already exists with uuid"),
-        "{where} has a virtual machine {thing} that is not vcrecon's: `virsh domrename {thing} NEW-NAME` there, or "
-        "rename the guest",
+        "{where} has a virtual machine {thing} that is not vcrecon's: stop it and `virsh domrename {thing} NEW-NAME` "
+        "there, or rename the guest",
     ),
     (
         "no-space",

@@ -1,0 +1,102 @@
+"""The commands `lab …`: a site of virtual machines on this machine. Each is a thin call of `vcrecon.lab`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vcrecon.cli import options
+from vcrecon.cli.output import columns, say, say_json
+from vcrecon.cli.shipped import shipped_specs
+from vcrecon.lab import breakage, inside, lab
+from vcrecon.lab.layout import Files
+
+app = typer.Typer(
+    name="lab",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="A site of virtual machines on this machine: real Debian hosts to try vcrecon on. Needs root.",
+)
+
+
+class _Said:
+    """Progress on standard error, each line with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        typer.echo(f"lab: {time.monotonic() - self._began_s:5.0f} s  {line}", err=True)
+
+
+@app.command("up", short_help="Make the lab, or what is missing of it.")
+def up(
+    specs: Annotated[
+        Path | None, typer.Option("--specs", help="The site to build; by default the one that ships: specs/lab.")
+    ] = None,
+    accel: Annotated[
+        lab.Accel, typer.Option("--accel", help="auto tries /dev/kvm, and emulates where that does not run.")
+    ] = "auto",
+) -> None:
+    """Build the images once, start a virtual machine for every container, and write a spec directory for them.
+
+    Everything is in network namespaces of its own. Takes about four minutes the first time, one when the
+    images are cached; it can be called again to switch on what is off.
+    """
+    plan = lab.up(specs or shipped_specs("lab"), _Said(), accel=accel)
+    target = Files().specs
+    typer.echo(f"The lab is up: {len(plan.machines)} containers. Its spec directory is {target}")
+    typer.echo(f"  vcrecon apply {target}            bring up its guests, once")
+    typer.echo(f"  vcrecon run {target}              or keep them alive, as a service")
+    typer.echo("  vcrecon lab ssh c01 | vcrecon lab ssh a-head     look inside")
+    typer.echo("  vcrecon lab break --help                         break something")
+    typer.echo("  vcrecon lab down                                 remove all of it")
+
+
+@app.command("status", short_help="Show the lab's machines.")
+def status(as_json: options.Json = False) -> None:
+    """Show which machines are on and answer, and where to look inside. Exits with 1 when one does not answer."""
+    files = Files()
+    rows = lab.status(files)
+    if as_json:
+        say_json({"directory": str(files.root), "specs": str(files.specs), "machines": rows})
+    else:
+        keys = ("name", "hypervisor", "address", "power", "ssh", "console")
+        heads = ("CONTAINER", "HYPERVISOR", "ADDRESS", "POWER", "SSH", "CONSOLE")
+        say(columns(heads, [[row[key] for key in keys] for row in rows]))
+    if not all(row["ssh"] == "answers" for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command("ssh", short_help="Log in to a container or a guest.", context_settings={"ignore_unknown_options": True})
+def ssh(
+    name: Annotated[str, typer.Argument(help="A container, or a guest of the lab's spec.")],
+    command: Annotated[list[str] | None, typer.Argument(help="What to run there; a shell without it.")] = None,
+) -> None:
+    """Log in as root with the lab's key; to a guest by way of the container that it is placed on."""
+    line: list[Any] = inside.ssh_command(name, command or [], Files())
+    os.execvp(line[0], line)  # noqa: S606 - the terminal belongs to ssh from here on
+
+
+@app.command("break", short_help="Break something on purpose.")
+def break_(
+    what: Annotated[str, typer.Argument(help="One of the list below.")] = "list",
+    name: Annotated[str, typer.Argument(help="The container or guest that it happens to.")] = "",
+) -> None:
+    """Do to the lab what a class, or fate, does to a site. Without arguments: list what can be broken."""
+    if what == "list":
+        rows = [(entry.name, entry.victim, entry.effect) for entry in breakage.BREAKAGES.values()]
+        say(columns(("WHAT", "OF A", "WHAT HAPPENS"), rows))
+        return
+    typer.echo(breakage.break_it(what, name, Files()))
+
+
+@app.command("down", short_help="Remove the lab.")
+def down() -> None:
+    """End its machines and remove everything it made but the cached images. Safe to call at any time."""
+    ended = lab.down()
+    typer.echo(f"The lab is gone ({ended} processes ended). Its images stay cached for the next one.")

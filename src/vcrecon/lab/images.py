@@ -1,0 +1,204 @@
+"""Builds the lab's images from their recipes with mmdebstrap, once: the cache is named by the recipes' digests.
+
+Called by `lab.up`. Needs root, and Debian's archive as this machine's own apt knows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcrecon.errors import Refused
+from vcrecon.lab.recipes import CONTAINER, GUEST, SUITE, Recipe
+
+Say = Callable[[str], None]
+
+ROOT_BYTES = 8 * 1024**3
+"""Size of a container's system disk; sparse."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerImage:
+    """A bootable system disk (raw ext4), and the kernels that QEMU loads directly."""
+
+    disk: Path
+    kernel: Path
+    initrd: Path
+    xen: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """What images.yaml names, the directory they are served from, and a Debian repository for the mirror."""
+
+    directory: Path
+    root: Path
+    kernel: Path
+    initrd: Path
+    repository: Path
+
+
+def container_image(cache: Path, say: Say) -> ContainerImage:
+    """The containers' image, built if the cache lacks it. Raises Refused."""
+    made = _cached(CONTAINER, cache, say, _finish_container)
+    return ContainerImage(made / "disk.raw", made / "vmlinuz", made / "initrd", made / "xen")
+
+
+def guest_image(cache: Path, say: Say) -> GuestImage:
+    """The guests' image, built if the cache lacks it. Raises Refused."""
+    made = _cached(GUEST, cache, say, _finish_guest)
+    files = made / "images"
+    return GuestImage(files, files / "debian-12.tar.zst", files / "vmlinuz", files / "initrd", made / "repository")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _cached(recipe: Recipe, cache: Path, say: Say, finish: Callable[[Path, Path], None]) -> Path:
+    """The directory of a finished image. A build that is cut off leaves nothing that looks finished."""
+    target = cache / f"{recipe.name}-{recipe.digest}"
+    if target.is_dir():
+        say(f"image {recipe.name}: from the cache ({target.name})")
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with _scratch(cache) as scratch:
+        tree, made = scratch / "tree", scratch / "made"
+        made.mkdir()
+        _bootstrap(recipe, tree, scratch, made, say)
+        say(f"image {recipe.name}: packing")
+        finish(tree, made)
+        made.rename(target)
+    return target
+
+
+@contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
+    # mmdebstrap unpacks as other users, who must be able to pass through.
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _bootstrap(recipe: Recipe, tree: Path, scratch: Path, made: Path, say: Say) -> None:
+    files = scratch / "files"
+    for name, content in {**recipe.files, **_initramfs(recipe)}.items():
+        path = files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    command = [
+        "mmdebstrap",
+        "--variant=minbase",
+        "--format=directory",
+        f"--include={','.join(recipe.packages)}",
+        f'--essential-hook=cp -r --preserve=mode {files}/. "$1"/',
+        f'--customize-hook=chroot "$1" systemctl --quiet enable {" ".join(recipe.units)}',
+        f'--customize-hook=chroot "$1" systemctl --quiet mask {" ".join(recipe.units_masked)}',
+        '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id; : > "$1"/etc/machine-id',
+    ]
+    if recipe.mirrored:
+        repository = made / "repository"
+        repository.mkdir()
+        fetch = (
+            'apt-get clean; chroot "$1" apt-get clean; '
+            f'chroot "$1" apt-get -q -y --no-install-recommends --download-only install {" ".join(recipe.mirrored)}'
+        )
+        command += [
+            f"--customize-hook={fetch.removeprefix('apt-get clean; ')}",
+            f'--customize-hook=cp "$1"/var/cache/apt/archives/*.deb {repository}/',
+        ]
+    command += [SUITE, str(tree), *_mirrors()]
+    _run(command, f"image {recipe.name}", say)
+    # The build machine's mirror is no business of the machines that boot this.
+    (tree / "etc/apt/sources.list").write_text("")
+
+
+def _initramfs(recipe: Recipe) -> dict[str, str]:
+    return {
+        "etc/initramfs-tools/conf.d/vclab": "MODULES=list\nCOMPRESS=zstd\nFSTYPE=ext4\n",
+        "etc/initramfs-tools/modules": "".join(f"{module}\n" for module in recipe.initrd_modules),
+    }
+
+
+def _mirrors() -> list[str]:
+    """This machine's own Debian mirrors, as lines for sources.list; none when it has none, then Debian's."""
+    lines = subprocess.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(ORIGIN)\tdeb $(REPO_URI) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.splitlines()
+    found = [line.partition("\t")[2] for line in lines if line.startswith("Debian")]
+    return [line for line in dict.fromkeys(found) if f" {SUITE}" in line]
+
+
+def _run(command: list[str], what: str, say: Say) -> None:
+    """Run a tool and pass its progress on. Raises Refused with its last words."""
+    said: list[str] = []
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    try:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said = [*said[-20:], line.rstrip()]
+                if line.startswith("I: ") and line.rstrip().endswith("..."):
+                    say(f"{what}: {line[3:].strip().rstrip('.')}")
+    except FileNotFoundError:
+        raise Refused(f"{command[0]} is not installed; try: apt install {command[0]}") from None
+    if process.returncode:
+        last = "\n  ".join(said[-5:])
+        raise Refused(f"{what}: {command[0]} failed with exit status {process.returncode}:\n  {last}")
+
+
+def _finish_container(tree: Path, made: Path) -> None:
+    _boot_files(tree, made)
+    packed = next(tree.glob("boot/xen-*.gz"))
+    with (made / "xen").open("wb") as stream:
+        subprocess.run(["zcat", str(packed)], stdout=stream, check=True)
+    disk = made / "disk.raw"
+    with disk.open("wb") as stream:
+        stream.truncate(ROOT_BYTES)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(tree), str(disk)], check=True)
+
+
+def _finish_guest(tree: Path, made: Path) -> None:
+    files = made / "images"
+    files.mkdir()
+    _boot_files(tree, files)
+    subprocess.run(
+        [
+            *("tar", "-c", "--zstd", "--numeric-owner", "--xattrs", "--exclude=./boot/*"),
+            *("-C", str(tree), "-f", str(files / "debian-12.tar.zst"), "."),
+        ],
+        check=True,
+    )
+    repository = made / "repository"
+    with (repository / "Packages").open("wb") as stream:
+        subprocess.run(["apt-ftparchive", "packages", "."], cwd=repository, stdout=stream, check=True)
+    with (repository / "Release").open("wb") as stream:
+        subprocess.run(["apt-ftparchive", "release", "."], cwd=repository, stdout=stream, check=True)
+
+
+def _boot_files(tree: Path, target: Path) -> None:
+    shutil.copyfile(next(tree.glob("boot/vmlinuz-*")), target / "vmlinuz")
+    shutil.copyfile(next(tree.glob("boot/initrd.img-*")), target / "initrd")

@@ -1,0 +1,49 @@
+"""How to get inside a container or a guest of the lab by SSH. Called by `cli.lab_command` and `breakage`."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+from vcrecon.errors import Refused
+from vcrecon.lab import lab, machine
+from vcrecon.lab.layout import Files
+from vcrecon.spec.load import load
+
+
+def ssh_command(name: str, command: Sequence[str], files: Files, *options: str) -> list[str]:
+    """The ssh command line that runs `command` (a shell without it) on a container or guest, as root.
+
+    Raises Refused for a name that the lab does not know, SpecError for a spec directory that was broken.
+    """
+    plan = lab.read_plan(files)
+    if name in {entry.name for entry in plan.machines}:
+        return [*machine.ssh(files, *options), f"root@{plan.machine(name).address}", *command]
+    spec = load(files.specs).spec
+    guest = spec.guests.get(name)
+    if guest is None:
+        raise Refused(f"lab: no container or guest {name}; there are {', '.join([*spec.containers, *spec.guests])}")
+    address = next((i.address.partition("/")[0] for i in guest.interfaces if i.address), None)
+    if address is None:
+        raise Refused(f"lab: {name} has no address; reach it by: vcrecon console {name}")
+    # By way of its container, which has a foot on every VLAN of its guests. A guest's host key stays the same
+    # for as long as the site lives, so the first one seen is kept.
+    way = shlex.join([*machine.ssh(files), "-W", "%h:%p", f"root@{plan.machine(spec.placement[name]).address}"])
+    known = ["-o", f"UserKnownHostsFile={files.root / 'guests_known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"]
+    key = ["ssh", "-i", str(files.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
+    return [*key, *known, "-o", f"ProxyCommand={way}", *options, f"root@{address}", *command]
+
+
+def run_on(name: str, script: str, files: Files, *, deadline_s: float = 120.0) -> str:
+    """The output of a shell script on a container or guest. Raises Refused with its own words when it fails."""
+    try:
+        done = subprocess.run(
+            ssh_command(name, [script], files), capture_output=True, text=True, check=False, timeout=deadline_s
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"lab: {name} did not finish within {deadline_s:.0f} s: {script}") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise Refused(f"lab: on {name}: {script!r} ended with status {done.returncode}: {said}")
+    return done.stdout

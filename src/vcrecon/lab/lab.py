@@ -1,0 +1,222 @@
+"""The lab as a whole: up, down, and what is there. Called by `cli.lab_command`.
+
+`up` may be called again at any time: it makes what is missing and leaves the rest alone. `down` finds what to
+remove by the lab's names alone, so it also clears away what a crash left half made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import asyncssh
+
+from vcrecon.errors import Refused
+from vcrecon.lab import images, layout, machine, network
+from vcrecon.lab.accel import kvm_works
+from vcrecon.lab.bind import write_specs
+from vcrecon.lab.layout import Files, MachinePlan
+from vcrecon.paths import listener_pid, socket_path, state_directory
+from vcrecon.spec.load import load
+from vcrecon.spec.model import Container
+
+Say = Callable[[str], None]
+Accel = Literal["auto", "kvm", "tcg"]
+
+BOOT_S = 600.0
+"""How long an emulated container may take until its sshd answers; 30 to 60 s when nothing else runs."""
+
+_PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mmdebstrap": "mmdebstrap",
+    "apt-ftparchive": "apt-utils",
+    "mke2fs": "e2fsprogs",
+    "zstd": "zstd",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ssh": "openssh-client",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `up` laid out, kept in lab.json: all later commands read it."""
+
+    site: str
+    accelerated: bool
+    machines: tuple[MachinePlan, ...]
+
+    def machine(self, name: str) -> MachinePlan:
+        """Raises Refused for a name that no machine has."""
+        for found in self.machines:
+            if found.name == name:
+                return found
+        raise Refused(f"lab: no container {name}; there are {', '.join(m.name for m in self.machines)}")
+
+
+def read_plan(files: Files) -> Plan:
+    """The plan of the lab that is there. Raises Refused when there is none."""
+    try:
+        text = json.loads(files.plan.read_text())
+    except FileNotFoundError:
+        raise Refused("no lab is up here; make one with: vcrecon lab up") from None
+    return Plan(text["site"], text["accelerated"], tuple(MachinePlan(**entry) for entry in text["machines"]))
+
+
+def up(
+    specs: Path, say: Say, *, files: Files | None = None, cache: Path = layout.CACHE_DIR, accel: Accel = "auto"
+) -> Plan:
+    """Make the lab, or what is missing of it, and wait until every container answers. Raises Refused, SpecError."""
+    files = files or Files()
+    _require_tools()
+    if not files.plan.exists() and network.exists():
+        raise Refused("a lab that was cut off half way is in the way; clear it with: vcrecon lab down")
+    containers = images.container_image(cache, say)
+    guests = images.guest_image(cache, say)
+    if files.plan.exists():
+        plan = read_plan(files)
+        if not network.exists():
+            say("network: gone, as after a reboot of this machine; made anew")
+            _make_network(plan, files, guests)
+    else:
+        plan = _lay_out(specs, kvm_works(containers, accel, say))
+        _make(plan, specs, files, containers, guests, say)
+    for entry in plan.machines:
+        if not machine.is_on(entry.name, files):
+            say(f"{entry.name}: power on ({entry.hypervisor}, {'KVM' if plan.accelerated else 'emulated'})")
+            machine.power_on(entry, containers, files, accelerated=plan.accelerated)
+    _until_all_answer(plan, files, say)
+    return plan
+
+
+def _require_tools() -> None:
+    if os.geteuid() != 0:
+        raise Refused("the lab needs root (network namespaces, taps); try: sudo vcrecon lab up")
+    if platform.machine() != "x86_64":
+        raise Refused(f"the lab's machines are x86_64, this machine is {platform.machine()}")
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = sorted({package for program, package in _PROGRAMS.items() if shutil.which(program, path=path) is None})
+    if missing:
+        raise Refused(f"the lab needs Debian packages that are not installed; try: apt install {' '.join(missing)}")
+
+
+def _lay_out(specs: Path, accelerated: bool) -> Plan:
+    spec = load(specs).spec
+    found = tuple(_machine(number, container) for number, container in enumerate(spec.containers.values()))
+    if len(found) > layout.CONTAINERS_MAX:
+        raise Refused(f"{specs}: {len(found)} containers; the lab takes {layout.CONTAINERS_MAX}")
+    return Plan(f"lab-{secrets.token_hex(3)}", accelerated, found)
+
+
+def _machine(number: int, container: Container) -> MachinePlan:
+    return MachinePlan(
+        container.name,
+        number,
+        container.hypervisor,
+        container.memory_bytes // 1024**2,
+        container.disk_bytes,
+        container.volume_group,
+        container.pool,
+    )
+
+
+def _make(
+    plan: Plan, specs: Path, files: Files, containers: images.ContainerImage, guests: images.GuestImage, say: Say
+) -> None:
+    for directory in (files.root, files.www, files.www / "handout", files.www / "mirror", files.logs, files.specs):
+        directory.mkdir(parents=True, exist_ok=True)
+    say("spec: bound to the lab's machines")
+    user_key = asyncssh.generate_private_key("ssh-ed25519", comment="vcrecon lab")
+    public_key = user_key.export_public_key().decode().strip()
+    artifacts = {
+        part: (f"http://{layout.IMAGES}:{layout.IMAGES_PORT}/{path.name}", images.sha256(path))
+        for part, path in (("root", guests.root), ("kernel", guests.kernel), ("initrd", guests.initrd))
+    }
+    write_specs(specs, files.specs, site=plan.site, machines=plan.machines, artifacts=artifacts, public_key=public_key)
+    files.key.touch(mode=0o600)
+    user_key.write_private_key(str(files.key))
+    known = []
+    for entry in plan.machines:
+        host_key = asyncssh.generate_private_key("ssh-ed25519", comment=f"root@{entry.name}")
+        public = host_key.export_public_key().decode().strip()
+        known.append(f"{entry.address} {public}\n")
+        identity = {
+            "etc/ssh/ssh_host_ed25519_key": (host_key.export_private_key(), 0o600),
+            "etc/ssh/ssh_host_ed25519_key.pub": (f"{public}\n".encode(), 0o644),
+            "root/.ssh/authorized_keys": (f"{public_key}\n".encode(), 0o600),
+        }
+        machine.prepare(entry, containers, files, identity)
+    files.known_hosts.write_text("".join(known))
+    say("network: namespaces, bridges, mirror, outside world")
+    _make_network(plan, files, guests)
+    # The last step: from here on `up` completes what is missing.
+    files.plan.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+
+
+def _make_network(plan: Plan, files: Files, guests: images.GuestImage) -> None:
+    handout = files.www / "handout"
+    (handout / "index.html").write_text("the lab's handout\n")
+    debian = files.www / "mirror" / "debian"
+    debian.unlink(missing_ok=True)
+    debian.symlink_to(guests.repository)
+    network.lay(plan.machines)
+    network.serve(files.logs, guests.directory, files.www / "mirror", handout)
+
+
+def _until_all_answer(plan: Plan, files: Files, say: Say) -> None:
+    began_s = time.monotonic()
+    waiting: Sequence[MachinePlan] = plan.machines
+    while waiting:
+        for entry in [entry for entry in waiting if machine.answers(entry, files)]:
+            say(f"{entry.name}: answers after {time.monotonic() - began_s:.0f} s")
+            waiting = [other for other in waiting if other != entry]
+        for entry in waiting:
+            if not machine.is_on(entry.name, files):
+                log = files.machine(entry.name) / "qemu.log"
+                raise Refused(f"lab: {entry.name} went off while it booted; see {log} and {files.serial(entry.name)}")
+        if waiting and time.monotonic() - began_s > BOOT_S:
+            names = ", ".join(entry.name for entry in waiting)
+            raise Refused(f"lab: {names} did not answer within {BOOT_S:.0f} s; see {files.serial(waiting[0].name)}")
+        time.sleep(1.0)
+
+
+def status(files: Files) -> list[dict[str, str]]:
+    """One row for each machine. Raises Refused when there is no lab."""
+    rows = []
+    for entry in read_plan(files).machines:
+        on = machine.is_on(entry.name, files)
+        rows.append(
+            {
+                "name": entry.name,
+                "hypervisor": entry.hypervisor,
+                "address": entry.address,
+                "power": "on" if on else "off",
+                "ssh": "answers" if on and machine.answers(entry, files) else "silent",
+                "console": str(files.serial(entry.name)),
+            }
+        )
+    return rows
+
+
+def down(files: Files | None = None) -> int:
+    """Remove the lab with everything in it; returns how many processes were ended. Raises Refused."""
+    files = files or Files()
+    record = state_directory(read_plan(files).site) if files.plan.exists() else None
+    if record is not None and (pid := listener_pid(socket_path(record))) is not None:
+        raise Refused(f"a vcrecon service still works on the lab; stop it first: kill {pid}")
+    ended = network.remove()
+    # The record speaks of guests that are gone with the machines.
+    if record is not None and record.exists():
+        shutil.rmtree(record)
+    if files.root.exists():
+        shutil.rmtree(files.root)
+    return ended

@@ -1,0 +1,72 @@
+"""One lab for all tests of this directory: made once, brought up by `vcrecon apply`, then kept by the service.
+
+VCRECON_LAB_REUSE=1 takes a lab that is up already and leaves it there: for people who work on these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lab_site import CLI, LabSite, service
+
+from vcrecon.lab import layout
+from vcrecon.lab.layout import Files
+
+REUSE = os.environ.get("VCRECON_LAB_REUSE", "") not in {"", "0"}
+NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "apt-ftparchive", "tcpdump", "nsenter", "ssh")
+
+
+def traces() -> dict[str, list[str]]:
+    """What a lab leaves on this machine while it is there, by kind."""
+
+    def lines(*command: str) -> list[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+    links = [path.name for path in Path("/sys/class/net").iterdir()]
+    return {
+        "namespaces": sorted(path.name for path in Path("/run/netns").glob("vclab*")),
+        "links": sorted(name for name in links if name.startswith(("vclab", "vcp", "vct", "outside"))),
+        "processes": sorted(lines("pgrep", "-f", "vclab-|vcrecon[.]lab|vcrecon-lab/")),
+        "loop devices": sorted(lines("losetup", "--noheadings", "--output", "NAME")),
+        "directories": [str(path) for path in (layout.LAB_DIR,) if path.exists()],
+    }
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabSite]:
+    """The lab, up and converged, with the service running on it."""
+    found = LabSite(Files(), tmp_path_factory.mktemp("lab") / "service.log")
+    before = traces()
+    if not REUSE:
+        assert not before["directories"], "a lab is up: end it with `vcrecon lab down`, or set VCRECON_LAB_REUSE=1"
+        with found.timed("lab up"):
+            subprocess.run([*CLI, "lab", "up"], check=True, timeout=1800)
+    try:
+        with found.timed("apply: from blank disks to 7 guests that answer"):
+            found.vcrecon("apply", str(found.files.specs), deadline_s=3000)
+        with service(found):
+            deadline_s = time.monotonic() + 60
+            while subprocess.run([*CLI, "status", "--specs", str(found.files.specs)], capture_output=True).returncode:
+                assert time.monotonic() < deadline_s, found.log.read_text()[-3000:]
+                time.sleep(0.5)
+            yield found
+        report = "".join(f"{seconds:7.1f} s  {what}\n" for what, seconds in found.timings)
+        sys.stderr.write(f"\nthe lab's timings:\n{report}")
+    finally:
+        if not REUSE:
+            subprocess.run([*CLI, "lab", "down"], check=True, timeout=300)
+            after = traces()
+            assert after == before, "the lab left something behind"
+
+
+@pytest.fixture(autouse=True)
+def _needs_the_real_thing(program: Callable[[str], str]) -> None:
+    """Without these the test is skipped; in CI as root it fails."""
+    for name in NEEDED:
+        program(name)

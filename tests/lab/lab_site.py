@@ -1,0 +1,160 @@
+"""The lab as its tests use it: a site of real Debian hosts, and a vcrecon service that keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from vcrecon.lab.inside import ssh_command
+from vcrecon.lab.layout import Files
+from vcrecon.spec.load import load
+from vcrecon.spec.model import Guest, Spec
+
+CLI = [sys.executable, "-m", "vcrecon"]
+CONVERGE_S = 1500.0
+"""An emulated guest boots in one to three minutes when nothing else runs; a loaded machine takes longer."""
+
+Status = dict[str, Any]
+
+
+@dataclass
+class LabSite:
+    """Commands of the CLI, commands on hosts and guests, and waiting for what should come true."""
+
+    files: Files
+    log: Path
+    timings: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def spec(self) -> Spec:
+        return load(self.files.specs).spec
+
+    def vcrecon(self, *arguments: str, check: bool = True, deadline_s: float = 600.0, stdin: str = "") -> str:
+        """The standard output of a command of ours; fails the test with its errors unless `check` is off."""
+        done = subprocess.run(
+            [*CLI, *arguments], capture_output=True, text=True, input=stdin, timeout=deadline_s, check=False
+        )
+        assert not check or done.returncode == 0, f"vcrecon {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout if check else done.stdout + done.stderr
+
+    def on(self, name: str, script: str, *, check: bool = True, deadline_s: float = 300.0) -> str:
+        """What a shell script says on a container or a guest."""
+        command = ssh_command(name, [script], self.files, "-o", "ConnectTimeout=30")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)
+        assert not check or done.returncode == 0, f"on {name}: {script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def everywhere(self, names: list[str], script: str) -> dict[str, str]:
+        """The same script on several hosts or guests at once; what each said, errors included."""
+        running = {
+            name: subprocess.Popen(
+                ssh_command(name, [script], self.files, "-o", "ConnectTimeout=30"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for name in names
+        }
+        return {name: process.communicate(timeout=600)[0] for name, process in running.items()}
+
+    def status(self) -> Status:
+        found: Status = json.loads(self.vcrecon("status", "--json", "--specs", str(self.files.specs)))
+        return found
+
+    def guest(self, name: str) -> Status:
+        return next(guest for guest in self.status()["guests"] if guest["name"] == name)
+
+    def container_of(self, guest: str) -> str:
+        return self.spec.placement[guest]
+
+    def until(self, what: str, true: Callable[[Status], Any], deadline_s: float = CONVERGE_S) -> Status:
+        """Wait until the service's status says so. Returns that status."""
+        ends_s = time.monotonic() + deadline_s
+        while True:
+            status = self.status()
+            if true(status):
+                return status
+            if time.monotonic() > ends_s:
+                events = self.vcrecon("events", "--specs", str(self.files.specs))
+                raise AssertionError(f"not within {deadline_s:.0f} s: {what}\n{_why(status)}\n{events[-6000:]}")
+            time.sleep(1.0)
+
+    def converged(self, what: str = "everything as the spec wants it") -> Status:
+        return self.until(what, lambda status: status["converged"])
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Note how long the block took, for the report at the end."""
+        began_s = time.monotonic()
+        yield
+        self.timings.append((what, time.monotonic() - began_s))
+
+    def volume_tags(self, guest: str) -> list[str]:
+        """The LVM tags of the guest's live disk, read on its container."""
+        group = self.spec.containers[self.container_of(guest)].volume_group
+        return self.on(self.container_of(guest), f"lvs --noheadings -o lv_tags {group}/vcg-{guest}").strip().split(",")
+
+    def edit(self, name: str, change: Callable[[Any], None]) -> None:
+        """Edit one of the spec's files, in one step as editors do."""
+        yaml, path = YAML(), self.files.specs / name
+        document = yaml.load(path.read_text())
+        change(document)
+        fresh = path.with_suffix(".new")
+        with fresh.open("w") as stream:
+            yaml.dump(document, stream)
+        fresh.rename(path)
+
+    def move(self, guest: str, target: str) -> None:
+        """Move a line of deployment.yaml."""
+
+        def change(document: Any) -> None:
+            for guests in document["deployment"].values():
+                if guest in guests:
+                    guests.remove(guest)
+            document["deployment"][target].append(guest)
+
+        self.edit("deployment.yaml", change)
+
+
+def address(guest: Guest, network: str) -> str:
+    """The guest's address on a network, without the prefix length."""
+    return next(i.address.partition("/")[0] for i in guest.interfaces if i.network == network and i.address)
+
+
+def _why(status: Status) -> str:
+    rows = [f"{g['name']}: {g['state']} {g.get('detail', '')} {g.get('blocked', '')}" for g in status["guests"]]
+    rows += [f"{c['name']}: {c['state']} {c.get('detail', '')} {c.get('blocked', '')}" for c in status["containers"]]
+    return "\n".join(rows)
+
+
+@contextlib.contextmanager
+def service(site: LabSite) -> Iterator[subprocess.Popen[bytes]]:
+    """`vcrecon run` on the lab's spec directory, as a process of its own."""
+    with site.log.open("ab") as stream:
+        process = subprocess.Popen(
+            [*CLI, "run", str(site.files.specs), "--log-format", "json", "--log-level", "info"],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "VCRECON_LOOK_DEADLINE_S": "60", "VCRECON_CONNECT_DEADLINE_S": "30"},
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
