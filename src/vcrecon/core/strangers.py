@@ -35,6 +35,12 @@ def taken_on(case: Case, container: str, seen: Seen) -> tuple[str, str] | None:
     volume = guest_volume(case.name)
     if isinstance(seen.storage, Storage) and volume in seen.storage.strangers:
         group = case.view.spec.containers[container].volume_group
+        claim = case.claim
+        if claim is not None and claim.container == container and claim.touched:
+            return "volume-taken", (
+                f"{container}: the volume {group}/{volume} has lost vcrecon's tags and may hold a student's work: left "
+                f"alone; keep it with `lvrename {group} {volume} NEW-NAME` there, then `vcrecon rebuild {case.name}`"
+            )
         return "volume-taken", (
             f"{container} has a volume {group}/{volume} without vcrecon's tags, or with another site's: left alone; "
             f"look at it with `lvs -o+tags`, then `lvrename {group} {volume} NEW-NAME` there"
