@@ -19,7 +19,7 @@ import structlog
 from vcrecon.core.actions import Action, CopyDisk, FetchImage, SetUpNetwork
 from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
-from vcrecon.core.concern import concerned
+from vcrecon.core.concern import concerned, mended
 from vcrecon.core.decisions import Plan
 from vcrecon.core.memory import Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
@@ -125,6 +125,7 @@ class Controller:
             if name not in self.stations:
                 self._open(name)
         self._forget_gone_guests(old)
+        self._forgive_mended(old)
         for name in concerned(old, spec, self.world):
             self.stations[name].plan = None
             self.stations[name].poke()
@@ -137,6 +138,13 @@ class Controller:
             for guest in gone:
                 if not any(place in self.stations for place in self.world.sightings.get(guest, {})):
                     batch.remove_intent(f"guest/{guest}")
+
+    def _forgive_mended(self, old: Spec) -> None:
+        """What failed for a hook or an image that was changed meanwhile is tried at once."""
+        failed = {subject: attempts.error for subject, attempts in self.memory.attempts.items()}
+        with self.ledger.record.batch() as batch:
+            for subject in mended(old, self.spec, failed):
+                batch.remove_attempts(subject)
 
     def _open(self, name: str) -> None:
         station = Station(name, self._connect(self.spec.containers[name], self.spec))

@@ -20,7 +20,6 @@ from watchfiles import awatch
 
 from vcrecon.controller import Controller
 from vcrecon.controls import SiteControls, SpecState
-from vcrecon.core.decisions import Block, Rest
 from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.core.world import frozen
 from vcrecon.errors import SpecError
@@ -309,11 +308,7 @@ class _Service:
         plans = [station.plan for station in controller.stations.values()]
         if controller.admission.in_flight or any(plan is None for plan in plans):
             return False
-        decisions = [decision for plan in plans if plan for decision in plan.decisions]
-        return all(
-            isinstance(d, Rest) or (isinstance(d, Block) and d.subject not in controller.memory.attempts)
-            for d in decisions
-        )
+        return all(plan.stuck(controller.memory) for plan in plans if plan)
 
 
 def _identity(specs: Path) -> tuple[int, int] | None:
@@ -325,13 +320,13 @@ def _identity(specs: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _fingerprint(specs: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells that a spec file, key pin or password file was changed, without reading it."""
+def _fingerprint(specs: Path) -> tuple[tuple[str, int, int, int, int], ...]:
+    """What tells that a spec file, key pin, password file or hook was changed, without reading it."""
     found = []
     with contextlib.suppress(OSError):
         for path in sorted(specs.rglob("*")):
             with contextlib.suppress(OSError):
                 stat = path.stat()
                 if path.is_file():
-                    found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+                    found.append((str(path), stat.st_ino, stat.st_mode, stat.st_size, stat.st_mtime_ns))
     return tuple(found)

@@ -181,6 +181,9 @@ async def test_a_disk_that_lost_its_marks_is_never_taken_for_a_free_place(tmp_pa
         volume = play.live_volume("a-n2", "c02")
         await play.site.kill_guest("a-n2")
         await play.site.remove_tag("c02", "a-n2", "vc")
-        await play.blocked("a-n2", "disk-lost")
+        await play.blocked("a-n2", "volume-taken")
+        block = play.controller.ledger.block("guest/a-n2")
+        assert block is not None
+        assert "has lost vcrecon's tags and may hold a student's work" in block.message
         await play.relisted("c02", times=2)
         assert volume in play.site.hosts["c02"].machine.all_volumes()

@@ -133,6 +133,39 @@ class TestPartsThatFail:
         assert looked(sections(lvm=None), before=before).storage is UNKNOWN
         assert looked(sections(), None, before=before).domains is UNKNOWN
 
+    @pytest.mark.parametrize(
+        ("section", "part", "program", "package"),
+        [("lvm", "storage", "lvm", "lvm2"), ("address", "network", "ip", "iproute2")],
+    )
+    def test_a_missing_program_is_named_with_its_package(
+        self, section: str, part: str, program: str, package: str
+    ) -> None:
+        text = sections().replace(f"@@ {section}\n", f"@@ {section}\n@@ = 127\n@@ dropped\n")
+        seen = looked(text, stderr=f"sh: 9: eval: {program}: not found\nsomething of another part\n")
+        assert seen.missing == {part: program}
+        assert seen.trouble is not None
+        assert f"c1 has no {program}: `apt-get install {package}" in seen.trouble[part]
+        assert looked(sections(), before=seen).missing is None, "installed meanwhile"
+
+    @pytest.mark.parametrize("shell", ["sh: 1: virsh: not found", "bash: line 1: virsh: command not found"])
+    def test_a_missing_virsh_is_known_from_what_the_shell_said(self, shell: str) -> None:
+        said = f"c1 (c1.example): `virsh -q` ended with status 127: {shell}"
+        seen = parse(
+            sections(), None, container=C1, site="lab", parts=ALL_PARTS, hypervisor=Kvm(), before=None, at_s=1.0,
+            tool_said=said,
+        )  # fmt: skip
+        assert seen.missing == {"guests": "virsh"}
+
+    def test_a_virsh_that_fails_is_not_missing(self) -> None:
+        said = "c1: `virsh -q` ended with status 1: error: Failed to connect socket: No such file or directory"
+        seen = parse(
+            sections(), None, container=C1, site="lab", parts=ALL_PARTS, hypervisor=Kvm(), before=None, at_s=1.0,
+            tool_said=said,
+        )  # fmt: skip
+        assert seen.missing is None
+        assert seen.trouble is not None
+        assert "Failed to connect socket" in seen.trouble["guests"]
+
     def test_trouble_ends_when_the_part_answers_again(self) -> None:
         before = looked(sections(lvm=None), None)
         assert before.trouble is not None
@@ -234,6 +267,14 @@ class TestLvm:
     def test_of_two_tags_left_by_a_cut_off_step_the_greater_counts(self) -> None:
         text = golden("lvm-fullreport.json").replace("vc.boots=3,", "vc.boots=3,vc.boots=12,")
         assert parse_lvm(text, "vg", "pool", "lab").volumes[0].boots == 12
+
+    def test_volumes_named_like_ours_without_the_mark_are_strangers(self) -> None:
+        text = golden("lvm-fullreport.json").replace("vc.site=lab,", "")
+        assert text != golden("lvm-fullreport.json")
+        lost = parse_lvm(text, "vg", "pool", "lab")
+        assert lost.volumes == ()
+        assert {"vcg-alice", "vcq-alice-1"} <= lost.strangers
+        assert "root" not in lost.strangers
 
 
 class TestNetwork:

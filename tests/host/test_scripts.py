@@ -46,8 +46,9 @@ from vcrecon.core.actions import (
 from vcrecon.errors import Permanent, Transient
 from vcrecon.host import context, scripts
 from vcrecon.host.scripts import Bench, Secrets
-from vcrecon.host.steps import CORRUPT, LOCKED, UNSAFE, Step, failure, locked
+from vcrecon.host.steps import CORRUPT, LOCKED, REFUSED, UNSAFE, Step, failure, locked, refuse
 from vcrecon.host.storage import Disks
+from vcrecon.spec.model import Image
 
 SITE_SECRET = b"canary-site-secret-0123456789abc"
 PASSWORD_HASH = "$y$j9T$canary-salt$canary-hash"
@@ -169,6 +170,46 @@ def test_exit_statuses_have_their_meaning(status: int, said: str, error: type, k
     assert "create-volume of guest/alice on c1" in str(found)
 
 
+# What the tools of Debian 12 print: iproute2 6.1, curl 7.88.1, GNU tar 1.34, dash 0.5.12, bash 5.2, libvirt 9.0.
+@pytest.mark.parametrize(
+    ("status", "said", "kind", "advice"),
+    [
+        (127, "sh: 3: nft: not found", "no-nftables", "`apt-get install nftables`"),
+        (127, "sh: line 3: lvcreate: command not found", "no-lvm", "`apt-get install lvm2"),
+        (127, "sh: 1: frobnicate: not found", "missing-program", "`apt-file search bin/frobnicate`"),
+        (
+            2,
+            "tar (child): zstd: Cannot exec: No such file or directory\ntar (child): Error is not recoverable: "
+            "exiting now\ntar: Child returned status 2\ntar: Error is not recoverable: exiting now",
+            "missing-program",
+            "`apt-get install zstd`",
+        ),
+        (1, 'Cannot find device "eno1"', "no-trunk", "'trunk' in containers.yaml"),
+        (2, "Error: Unknown device type.", "no-vlan", "modprobe -a 8021q bridge"),
+        (2, "RTNETLINK answers: Operation not supported", "no-vlan", "modprobe -a 8021q bridge"),
+        (23, "curl: (23) Failure writing output to destination", "no-space", "df -h /var/lib/vcrecon"),
+        (
+            1,
+            "error: Failed to define domain from /dev/stdin\nerror: operation failed: domain 'alice' already exists "
+            "with uuid 11111111-2222-4333-8444-555555555555\n",
+            "name-taken",
+            "virsh domrename alice",
+        ),
+        (78, "noise\nimage-no-init: image x has no init", "image-no-init", "c1: image x has no init"),
+    ],
+)
+def test_the_words_of_the_real_tools_become_a_reason_and_an_advice(
+    status: int, said: str, kind: str, advice: str
+) -> None:
+    found = failure("set-up-network of container/c1", "c1", status, said.encode())
+    assert found.kind == kind
+    assert advice in str(found)
+
+
+def test_a_bridge_of_our_own_that_vanished_is_not_taken_for_the_trunk() -> None:
+    assert failure("set-up-network of container/c1", "c1", 1, b'Cannot find device "vcbr101"').kind == "command-failed"
+
+
 class Stubs:
     """A directory of stub commands, first on PATH; each call is one line of `calls`."""
 
@@ -276,6 +317,71 @@ class TestRealShell:
         result = stubs.run(lines(DISKS.create_thin("alice", IMAGE, 2, 2**33)))
         assert result.returncode == UNSAFE
         assert b"already there and complete" in result.stderr
+
+    def test_a_golden_volume_of_somebody_else_is_not_removed(self, stubs: Stubs) -> None:
+        self.lvs(stubs, "vcrecon,vc.site=another-lab")
+        stubs.add("lvrename")
+        result = stubs.run(lines(DISKS._remove_if_there("vcimg-0123")))
+        assert result.returncode == REFUSED
+        error = failure("fetch-image", "c1", REFUSED, result.stderr)
+        assert error.kind == "volume-taken"
+        assert "`lvrename vg vcimg-0123 NEW-NAME`" in str(error), "said, and not done"
+        assert not [c for c in stubs.calls if c.startswith(("lvremove", "lvrename"))]
+
+    def test_what_a_refusal_says_is_never_run(self, stubs: Stubs) -> None:
+        stubs.add("boom")
+        name = 'value "with" `boom` $(boom)'
+        result = stubs.run(f"name='{name}'; " + refuse("a-reason", 'say `boom` "now" \\ of $name'))
+        assert result.stderr.decode() == f'a-reason: say `boom` "now" \\ of {name}\n'
+        assert (result.returncode, stubs.calls) == (REFUSED, [])
+
+    def unpack(self, stubs: Stubs, tmp_path: Path, archive: bytes, image: Image = IMAGE) -> subprocess.CompletedProcess:
+        for name in ("mkfs.xfs", "mount", "umount"):
+            stubs.add(name)
+        (tmp_path / "archive").write_bytes(archive)
+        (tmp_path / "tree").mkdir(exist_ok=True)
+        script = lines([*DISKS._unpack("vcimg-0123", str(tmp_path / "archive"), image), "echo complete"])
+        return stubs.run(script.replace("/run/vcrecon/mnt/vcimg-0123", str(tmp_path / "tree")))
+
+    @pytest.mark.parametrize(
+        ("entries", "cmdline", "kind"),
+        [
+            ((), "", "image-not-a-tree"),
+            (("rootfs/etc/passwd", "rootfs/sbin/init"), "", "image-not-a-tree"),
+            (("etc/passwd", "usr/bin/true"), "", "image-no-init"),
+            (("etc/passwd", "sbin/init"), "quiet init=/opt/start", "image-no-init"),
+            (("etc/passwd", "opt/start"), "quiet init=/opt/start", None),
+            (("etc/passwd", "sbin/init"), "", None),
+            (("etc/passwd", "usr/lib/systemd/systemd"), "", None),
+            (("usr/sbin/init -> /lib/systemd/systemd",), "", None),
+        ],
+    )
+    def test_a_tree_that_cannot_boot_is_refused(
+        self, stubs: Stubs, tmp_path: Path, entries: tuple[str, ...], cmdline: str, kind: str | None
+    ) -> None:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for entry in entries:
+                name, _, target = entry.partition(" -> ")
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = (tarfile.SYMTYPE, target) if target else (tarfile.REGTYPE, "")
+                tar.addfile(info)
+        result = self.unpack(stubs, tmp_path, buffer.getvalue(), replace(IMAGE, cmdline=cmdline))
+        if kind is None:
+            assert (result.returncode, result.stdout) == (0, b"complete\n"), result.stderr
+        else:
+            assert result.returncode == REFUSED
+            error = failure("fetch-image of image/c1/debian", "c1", REFUSED, result.stderr)
+            assert (error.kind, IMAGE.root.url in str(error)) == (kind, True)
+        assert [c for c in stubs.calls if c.startswith("umount")] == [f"umount {tmp_path / 'tree'}"]
+
+    def test_an_archive_that_is_none_is_refused(self, stubs: Stubs, tmp_path: Path) -> None:
+        for junk in (b"hello\n", b"", bytes(range(256)) * 40, b"\x1f\x8b\x08\x00junk"):
+            result = self.unpack(stubs, tmp_path, junk)
+            assert result.returncode == REFUSED, junk
+            error = failure("fetch-image of image/c1/debian", "c1", REFUSED, result.stderr)
+            assert error.kind == "image-not-a-tree"
+            assert "is no tar archive, or a damaged one" in str(error)
 
     @pytest.mark.parametrize(("given_digest", "status"), [("right", 0), ("wrong", CORRUPT)])
     def test_a_copy_is_proved_by_reading_it_back(

@@ -50,6 +50,11 @@ class TestVirshParser:
         assert [d.guest for d in self.domains()] == ["alice", "a-head.x"]
         assert [(d.guest, d.state) for d in self.domains("elsewhere")] == [("other", "paused")]
 
+    def test_all_others_are_strangers(self) -> None:
+        answers = [golden("virsh-list-title.txt"), golden("virsh-domstats-state.txt")]
+        assert Kvm().strangers(answers, "lab") == {"test", "other"}
+        assert Kvm().strangers(answers, "elsewhere") == {"test", "alice", "a-head.x"}
+
     def test_a_running_domain_has_a_serial_and_a_stopped_one_a_reason(self) -> None:
         assert self.domains() == (
             Domain("alice", "running", "boot/2", "", DEFINITION),
@@ -97,6 +102,10 @@ class TestXlParser:
             "dave": "paused",
             "erin": "off",
         }
+
+    def test_domains_without_our_mark_and_marks_of_another_site_are_strangers(self) -> None:
+        answers = [golden("xl-list-v.txt"), golden("xl-marks.txt")]
+        assert Xen().strangers(answers, "lab") == {"Domain-0", "not-ours", "frank"}
 
     def test_a_nameless_domain_that_is_torn_down_still_uses_its_disk(self) -> None:
         assert self.domains()["carol"].active

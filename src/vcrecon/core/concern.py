@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vcrecon.core.world import World
-from vcrecon.spec.model import Spec
+from vcrecon.spec.model import Guest, Spec
 
 
 def concerned(old: Spec, new: Spec, world: World) -> frozenset[str]:
@@ -22,10 +24,33 @@ def concerned(old: Spec, new: Spec, world: World) -> frozenset[str]:
         before = old.guests.get(name)
         if before is not guest and before != guest:
             changed.add(name)
-            if before is None or before.interfaces != guest.interfaces:
-                # Its address is in the hosts file of its cluster, and of every guest without a cluster.
+            if before is None or _told(before) != _told(guest):
+                # Its address is in the hosts file of its cluster, and of every guest without a cluster; hooks are
+                # told the rest.
                 changed |= {g.name for g in new.guests.values() if g.cluster in (None, guest.cluster)}
     for name in changed:
         found |= {new.placement[name]} if name in new.placement else set()
         found |= world.sightings.get(name, {}).keys() & new.containers.keys()
+    return frozenset(found)
+
+
+def _told(guest: Guest) -> tuple[object, ...]:
+    """What others' contexts say of it."""
+    return guest.interfaces, guest.role, guest.cores, guest.memory_bytes
+
+
+def mended(old: Spec, new: Spec, failed: Mapping[str, str]) -> frozenset[str]:
+    """Subjects that failed for what a person has now changed: they are tried at once.
+
+    `failed` maps a subject to the reason it failed for.
+    """
+    found = set()
+    for subject, reason in failed.items():
+        kind, _, name = subject.partition("/")
+        if kind == "guest" and reason == "hook-failed":
+            before, after = old.guests.get(name), new.guests.get(name)
+            if before is None or after is None or before.hooks != after.hooks:
+                found.add(subject)
+        elif kind == "image" and old.images.get(name.rpartition("/")[2]) != new.images.get(name.rpartition("/")[2]):
+            found.add(subject)
     return frozenset(found)

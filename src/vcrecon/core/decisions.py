@@ -9,6 +9,15 @@ from vcrecon.core.backoff import wait_s
 from vcrecon.core.memory import Memory
 from vcrecon.core.states import State
 
+NEEDS_A_PERSON = frozenset(
+    {
+        *("hook-failed", "image-not-a-tree", "image-no-init", "corrupt", "no-space"),
+        *("no-lvm", "no-nftables", "no-hypervisor", "missing-program", "no-vlan", "no-trunk"),
+        *("name-taken", "volume-taken"),
+    }
+)
+"""Reasons that do not pass by themselves: such an object is tried again, and `apply` does not wait for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Do:
@@ -38,12 +47,17 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Cannot go on by itself. `reason` is a short code (a metric label); `message` says what to do."""
+    """Cannot go on by itself. `reason` is a short code (a metric label); `message` says what to do.
+
+    `image` names the image that failed and that the guest still waits for; see Wait.
+    """
 
     subject: str
     reason: str
     message: str
     look_again_s: float = 30.0
+    image: str = ""
+    boot_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,17 @@ class Plan:
     @property
     def waiting(self) -> tuple[Wait, ...]:
         return tuple(d for d in self.decisions if isinstance(d, Wait))
+
+    def stuck(self, memory: Memory) -> bool:
+        """Whether only people can help with what is left here; what waits for a stuck container is stuck with it."""
+        blocks = {block.subject: block.reason for block in self.blocked}
+        held_up = blocks.get(f"container/{self.container}") in NEEDS_A_PERSON
+        return all(
+            isinstance(d, Rest)
+            or (isinstance(d, Block) and (d.reason in NEEDS_A_PERSON or d.subject not in memory.attempts))
+            or (isinstance(d, Wait) and held_up)
+            for d in self.decisions
+        )
 
     @property
     def settled(self) -> bool:

@@ -29,6 +29,8 @@ from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
+from vcrecon.core.strangers import name_taken, taken_on
+from vcrecon.core.wanted import HOOKED
 from vcrecon.core.world import Sighting, fenced
 from vcrecon.spec.model import Image
 
@@ -362,8 +364,17 @@ def _create(case: Case) -> Decision | None:
     if full is not None:
         return full
     if not have_image:
-        return Wait(case.subject, f"waiting for image {image.name} on {case.container}", image=image.name)
+        return _wait_for_image(case, image, f"waiting for image {image.name} on {case.container}")
     return Do(CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1))
+
+
+def _wait_for_image(case: Case, image: Image, message: str, *, boot_only: bool = False) -> Decision:
+    """Wait, or say why the image does not come."""
+    failed = backing_off(case.memory, f"image/{case.container}/{image.name}", case.view.now_s)
+    if failed is None:
+        return Wait(case.subject, message, image=image.name, boot_only=boot_only)
+    why = f"{message}: {failed.message}"
+    return Block(case.subject, failed.reason, why, failed.look_again_s, image=image.name, boot_only=boot_only)
 
 
 def _holds(case: Case, image: Image, *, thick: bool) -> bool:
@@ -401,7 +412,14 @@ def _outdated(case: Case) -> Decision | None:
         return _stop(case, "the spec changed and the class has not begun")
     if image_differs:
         return Do(Discard(case.container, "made from another image", case.name, volume.name))
+    if _was_used(volume) and (guest.hooks or volume.context.startswith(HOOKED)):
+        # Hooks see only what the image holds: no link that somebody's root planted, and nothing of earlier hooks.
+        return Do(Discard(case.container, "its hooks start from a fresh disk", case.name, volume.name))
     return Do(Contextualize(case.container, "its context is missing or outdated", case.name, volume.name))
+
+
+def _was_used(volume: Volume) -> bool:
+    return bool(volume.boots or volume.context)
 
 
 def _running(case: Case) -> Decision | None:
@@ -461,7 +479,7 @@ def _start(case: Case) -> Decision | None:
     if image is not None and not _boot_files(image) <= case.observation.images:
         # It brought its disk along, or somebody tidied up: the hypervisor still needs the files it boots from.
         message = f"waiting for the kernel of image {image.name} on {case.container}"
-        return Wait(case.subject, message, image=image.name, boot_only=True)
+        return _wait_for_image(case, image, message, boot_only=True)
     reason = "restart: it should be running" if volume.boots else "first boot"
     touched = case.view.spec.site.session == "running" or volume.touched
     return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))
@@ -523,7 +541,7 @@ def _stay_for_now(case: Case) -> Decision | None:
     known = case.guest is not None and case.volume is not None and not case.volume.incoming
     if known and not case.here.active and not case.silent and case.volume and case.volume.boots and target is not None:
         started = _start(case)
-        if started is not None and not isinstance(started, Wait):
+        if isinstance(started, Do | Rest):
             return started
     return Block(case.subject, why[0], why[1], look_again_s=5.0)
 
@@ -538,6 +556,9 @@ def _not_ready(case: Case, target: str) -> str | None:
         return f"{case.name} stays on {case.container}: {target} does not show its disks and guests"
     if there.release in (None, UNKNOWN):
         return f"{case.name} stays on {case.container}: {target} is not installed"
+    taken = taken_on(case, target, there)
+    if taken is not None:
+        return f"{case.name} stays on {case.container}: {taken[1]}"
     full = _no_room_there(case, target, there.storage)
     if full is not None:
         return full
@@ -586,7 +607,7 @@ def _leave(case: Case) -> Decision | None:
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
 
 
-COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, _stale)
+COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, name_taken, _stale)
 WANTED: tuple[Rule, ...] = (
     _backoff,
     _prune,

@@ -97,6 +97,8 @@ class Storage:
     pool_metadata_percent: float = 0.0
     goldens: frozenset[str] = frozenset()
     volumes: tuple[Volume, ...] = ()
+    strangers: frozenset[str] = frozenset()
+    """Volumes that are named like ours and do not carry our mark."""
 
     @property
     def pool_free_bytes(self) -> int:
@@ -141,6 +143,10 @@ class Seen:
     domains: tuple[Domain, ...] | Unknown = UNKNOWN
     answers: frozenset[str] = frozenset()
     trouble: Mapping[str, str] | None = None
+    missing: Mapping[str, str] | None = None
+    """Parts that could not be looked at because the host lacks a program: which."""
+    strangers: frozenset[str] = frozenset()
+    """Names of virtual machines that do not carry our mark."""
 
 
 @dataclass(frozen=True, slots=True)

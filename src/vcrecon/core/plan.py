@@ -17,8 +17,9 @@ from vcrecon.core.decisions import Block, Decision, Do, Plan, Rest, Status, Wait
 from vcrecon.core.guest_rules import decide
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Unseen
+from vcrecon.core.programs import missing
 from vcrecon.core.states import ContainerState, GuestState
-from vcrecon.core.wanted import Wanted
+from vcrecon.core.wanted import Wanted, golden_volume
 from vcrecon.core.world import Sighting, World, fenced, frozen, held_back
 from vcrecon.spec.model import Guest, Spec
 
@@ -65,7 +66,7 @@ def plan_container(view: View, container: str) -> Plan:
     statuses = [Status(subject, state, str(gaps) if gaps else "")]
     decisions = [_container_decision(view, observation, state, gaps)]
     names = dict.fromkeys(view.spec.deployment.get(container, ())) | dict.fromkeys(sorted(sightings))
-    waiting: list[tuple[str, Wait]] = []
+    waiting: list[tuple[str, Wait | Block]] = []
     for name in names:
         case = Case(
             view,
@@ -79,7 +80,7 @@ def plan_container(view: View, container: str) -> Plan:
         if status is not None:
             statuses.append(status)
         decisions.append(decision)
-        if isinstance(decision, Wait) and decision.image:
+        if isinstance(decision, Wait | Block) and decision.image:
             waiting.append((name, decision))
     decisions.extend(_image_decisions(view, observation, waiting))
     return Plan(container, tuple(statuses), tuple(decisions))
@@ -154,14 +155,23 @@ def _container_decision(view: View, observation: Seen, state: ContainerState, ga
         return later
     if gaps is None:
         trouble = (observation.trouble or {}).get("network", "no answer")
+        if "network" in (observation.missing or {}):
+            return _missing_program(observation)
         return Block(subject, "network-unknown", f"{container} cannot show its network: {trouble}")
     if gaps:
         return Do(SetUpNetwork(container, str(gaps), gaps.vlans, gaps.leftovers))
+    if observation.missing:
+        return _missing_program(observation)
     if isinstance(observation.storage, Storage):
         storage = _storage_trouble(view, observation.storage, container)
         if storage is not None:
             return storage
     return Rest(subject, "every VLAN, bridge and rule is in place")
+
+
+def _missing_program(observation: Seen) -> Block:
+    reason, message = missing(next(iter((observation.missing or {}).values())), observation.container)
+    return Block(f"container/{observation.container}", reason, message)
 
 
 def _storage_trouble(view: View, storage: Storage, container: str) -> Block | None:
@@ -195,7 +205,7 @@ def _storage_trouble(view: View, storage: Storage, container: str) -> Block | No
     return None
 
 
-def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wait]]) -> list[Decision]:
+def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wait | Block]]) -> list[Decision]:
     """Fetch each image that a guest here waits for and the container does not hold yet."""
     decisions: list[Decision] = []
     # Whoever needs the whole image comes first, and then the others have what they need as well.
@@ -206,10 +216,27 @@ def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wai
         subject = f"image/{observation.container}/{image}"
         if subject in view.busy:
             decisions.append(Wait(subject, "the image is being fetched"))
+        elif golden_volume(view.spec.images[image].root.sha256) in _strangers(observation):
+            decisions.append(_golden_taken(view, observation, image))
         else:
             fetch = Do(FetchImage(observation.container, f"needed by {name}", image, boot_only))
             decisions.append(backing_off(view.memory, subject, view.now_s) or fetch)
     return decisions
+
+
+def _strangers(observation: Seen) -> frozenset[str]:
+    return observation.storage.strangers if isinstance(observation.storage, Storage) else frozenset()
+
+
+def _golden_taken(view: View, observation: Seen, image: str) -> Block:
+    group = view.spec.containers[observation.container].volume_group
+    volume = golden_volume(view.spec.images[image].root.sha256)
+    return Block(
+        f"image/{observation.container}/{image}",
+        "volume-taken",
+        f"{observation.container} has a volume {group}/{volume} that is not vcrecon's, or another site's: "
+        f"`lvrename {group} {volume} NEW-NAME` there",
+    )
 
 
 def _guest_status(view: View, case: Case) -> Status | None:

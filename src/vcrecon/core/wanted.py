@@ -11,11 +11,16 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vcrecon.core.facts import peers
 from vcrecon.spec.model import Guest, Network, Service, Spec
 
 CONTEXT_LAYOUT = 1
 DEFINITION_LAYOUT = 1
 FIREWALL_LAYOUT = 2
+HOOK_LAYOUT = 1
+"""What hooks are told and given; see `core.facts` and `host.hooks`."""
+HOOKED = "h"
+"""A context digest begins so when hooks took part in it."""
 
 _NAMESPACE = uuid.UUID("6f0b7a4e-6d0f-5f0e-9a53-6f1f3cf7c0de")
 
@@ -23,6 +28,16 @@ _NAMESPACE = uuid.UUID("6f0b7a4e-6d0f-5f0e-9a53-6f1f3cf7c0de")
 def tap(guest: str, vlan: int) -> str:
     """The host side of a guest's interface: 15 characters (IFNAMSIZ), known to the firewall by its prefix."""
     return "vcg" + hashlib.sha256(f"{guest}/{vlan}".encode()).hexdigest()[:12]
+
+
+def guest_volume(guest: str) -> str:
+    """The logical volume of a guest's live disk."""
+    return f"vcg-{guest}"
+
+
+def golden_volume(sha256: str) -> str:
+    """The logical volume that holds an unpacked image."""
+    return f"vcimg-{sha256[:16]}"
 
 
 def _digest(*parts: object) -> str:
@@ -72,6 +87,7 @@ class Wanted:
         self._hosts: dict[str | None, tuple[tuple[str, str], ...]] = {}
         self._contexts: dict[str, str] = {}
         self._definitions: dict[str, str] = {}
+        self._peers: dict[str | None, str] = {}
 
     def uuid(self, guest: str) -> str:
         """The domain UUID of a guest: the same on every container, so a hypervisor refuses two of them."""
@@ -98,7 +114,7 @@ class Wanted:
     def context(self, guest: Guest) -> str:
         """The digest of everything that contextualization writes into the guest's file system."""
         if guest.name not in self._contexts:
-            self._contexts[guest.name] = _digest(
+            digest = _digest(
                 CONTEXT_LAYOUT,
                 self.spec.site.name,
                 self.spec.site.services,
@@ -108,7 +124,15 @@ class Wanted:
                 guest.root_password.name,
                 self.hosts(guest),
             )
+            self._contexts[guest.name] = self._hooked(guest, digest) if guest.hooks else digest
         return self._contexts[guest.name]
+
+    def _hooked(self, guest: Guest, digest: str) -> str:
+        """The digest of a context with hooks, and with all that they are told."""
+        if guest.cluster not in self._peers:
+            self._peers[guest.cluster] = _digest(peers(self.spec, guest.cluster))
+        told = (guest.role, guest.image, guest.cores, guest.memory_bytes, self._peers[guest.cluster])
+        return HOOKED + _digest(HOOK_LAYOUT, digest, told, [(hook.name, hook.sha256) for hook in guest.hooks])
 
     def definition(self, guest: Guest) -> str:
         """The digest of the virtual machine's definition. A running guest takes a new one at its next start."""

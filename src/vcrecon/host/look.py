@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from vcrecon.core import programs
 from vcrecon.core.observation import (
     UNKNOWN,
     Bridge,
@@ -24,8 +25,9 @@ from vcrecon.core.observation import (
     Volume,
 )
 from vcrecon.errors import Transient
-from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, MARK, RELEASE_FILE, bridge, site_tag
+from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, MARK, RELEASE_FILE, VOLUME_PREFIXES, bridge, site_tag
 from vcrecon.host.network import LIST_RULES
+from vcrecon.host.steps import NOT_FOUND, not_found
 from vcrecon.hypervisor.base import Hypervisor
 from vcrecon.spec.model import Container
 
@@ -80,11 +82,12 @@ def parse(
     before: Seen | None,
     at_s: float,
     stderr: str = "",
+    tool_said: str = "",
 ) -> Seen:
     """Turn a look's output into facts, keeping those of `before` that were not looked at.
 
-    `answers` are the resident hypervisor tool's, None when it failed or was not asked. Raises Transient when
-    the output is not that of the script (a broken shell, a login banner), so that nothing is concluded.
+    `answers` are the resident hypervisor tool's, None when it was not asked, or failed and said `tool_said`. Raises
+    Transient when the output is not that of the script (a broken shell, a login banner), so that nothing is concluded.
     """
     sections = _split(text)
     boot_id = sections.get("boot", ("", 1))[0].strip()
@@ -93,26 +96,36 @@ def parse(
         raise Transient(f"{container.name} answered something else than asked: {said!r}", kind="garbage")
     if before is None or before.boot_id != boot_id:
         before = Seen(container.name, at_s, boot_id)
-    trouble = dict(before.trouble or {})
+    trouble, missing = dict(before.trouble or {}), dict(before.missing or {})
     seen = replace(before, at_s=at_s, answers=frozenset())
     for part, reader in _READERS.items():
         if part in parts:
+            missing.pop(part.value, None)
             try:
                 seen = reader(seen, sections, container, site)
                 trouble.pop(part.value, None)
             except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 trouble[part.value] = _trouble(stderr, error)
                 seen = _forget(seen, part)
+                absent = _absent(part, sections)
+                if absent:
+                    missing[part.value] = absent
+                    trouble[part.value] = programs.missing(absent, container.name)[1]
     if Part.GUESTS in parts:
         if hypervisor.resident is None:
             answers = _script_answers(hypervisor, sections)
-        seen, wrong = _guests(seen, answers, hypervisor, site, stderr)
+        seen, wrong = _guests(seen, answers, hypervisor, site, tool_said or stderr)
         trouble.pop("guests", None)
+        missing.pop("guests", None)
         if wrong:
             trouble["guests"] = wrong
+            absent = not_found(tool_said) or _absent_hypervisor(hypervisor, sections)
+            if absent:
+                missing["guests"] = absent
+                trouble["guests"] = programs.missing(absent, container.name)[1]
     if "answers" in sections:
         seen = replace(seen, answers=_answers(sections["answers"][0]))
-    return replace(seen, trouble=trouble or None)
+    return replace(seen, trouble=trouble or None, missing=missing or None)
 
 
 def _split(text: str) -> dict[str, tuple[str, int]]:
@@ -138,6 +151,22 @@ def _output(sections: Mapping[str, tuple[str, int]], name: str) -> str:
     if status:
         raise ValueError(f"{name!r} ended with status {status}")
     return output
+
+
+def _absent(part: Part, sections: Mapping[str, tuple[str, int]]) -> str:
+    """The program that a part was asked of and the host does not have, or nothing."""
+    for name, command in _SECTIONS.get(part, ()):
+        program = command.split()[0]
+        if sections.get(name, ("", 0))[1] == NOT_FOUND and program.isalnum() and program != "if":
+            return program
+    return ""
+
+
+def _absent_hypervisor(hypervisor: Hypervisor, sections: Mapping[str, tuple[str, int]]) -> str:
+    for index, command in enumerate(hypervisor.look):
+        if sections.get(f"guests{index}", ("", 0))[1] == NOT_FOUND:
+            return command.split()[0]
+    return ""
 
 
 def _trouble(stderr: str, error: Exception) -> str:
@@ -187,6 +216,7 @@ def parse_lvm(report: str, group: str, pool: str, site: str) -> Storage:
         if not groups:
             continue
         volumes, goldens, size, data, metadata = [], set(), 0, 0.0, 0.0
+        strangers = set()
         for row in entry.get("lv", []):
             tags = frozenset(tag for tag in row.get("lv_tags", "").split(",") if tag)
             if row["lv_name"].strip("[]") == pool and not row.get("pool_lv"):
@@ -200,7 +230,10 @@ def parse_lvm(report: str, group: str, pool: str, site: str) -> Storage:
                 volume = _volume(row, tags)
                 if volume is not None:
                     volumes.append(volume)
-        return Storage(True, int(groups[0]["vg_free"]), size, data, metadata, frozenset(goldens), tuple(volumes))
+            elif row["lv_name"].startswith(VOLUME_PREFIXES):
+                strangers.add(row["lv_name"])
+        free = int(groups[0]["vg_free"])
+        return Storage(True, free, size, data, metadata, frozenset(goldens), tuple(volumes), frozenset(strangers))
     return Storage(False)
 
 
@@ -294,13 +327,15 @@ def _guests(
 ) -> tuple[Seen, str]:
     domains: tuple[Domain, ...] | Unknown = UNKNOWN
     wrong = ""
+    strangers: frozenset[str] = frozenset()
     try:
         if answers is None:
             raise ValueError(f"{hypervisor.name} does not answer")
         domains = hypervisor.parse(answers, site, seen.boot_id)
+        strangers = hypervisor.strangers(answers, site)
     except (ValueError, LookupError) as error:
         wrong = _trouble(stderr, error)
-    return replace(seen, domains=domains), wrong
+    return replace(seen, domains=domains, strangers=strangers), wrong
 
 
 def _answers(text: str) -> frozenset[str]:

@@ -19,7 +19,11 @@ from __future__ import annotations
 
 import re
 
+from vcrecon.core.wanted import golden_volume as golden_volume
+from vcrecon.core.wanted import guest_volume as guest_volume
+
 MARK = "vcrecon"
+VOLUME_PREFIXES = ("vcg-", "vcq-", "vcimg-")
 RUN_DIR = "/run/vcrecon"
 IMAGE_DIR = "/var/lib/vcrecon/images"
 RELEASE_FILE = "/etc/vcrecon/release"
@@ -31,19 +35,9 @@ def site_tag(site: str) -> str:
     return "vc.site=" + re.sub(r"[^A-Za-z0-9_+.-]", "_", site)
 
 
-def guest_volume(guest: str) -> str:
-    """The logical volume of a guest's live disk."""
-    return f"vcg-{guest}"
-
-
 def quarantined_volume(guest: str, epoch: int) -> str:
     """The logical volume of a disk that was put aside."""
     return f"vcq-{guest}-{epoch}"
-
-
-def golden_volume(sha256: str) -> str:
-    """The logical volume that holds an unpacked image."""
-    return f"vcimg-{sha256[:16]}"
 
 
 def device(group: str, volume: str) -> str:

@@ -29,7 +29,7 @@ from vcrecon.core.memory import Memory
 from vcrecon.core.wanted import Wanted, tap
 from vcrecon.core.world import World
 from vcrecon.errors import Permanent
-from vcrecon.host import context, firewall, network
+from vcrecon.host import context, firewall, hooks, network
 from vcrecon.host.names import IMAGE_DIR, bridge, device
 from vcrecon.host.steps import UNSAFE, Step, locked
 from vcrecon.host.storage import Disks
@@ -184,12 +184,16 @@ def _contextualize(action: Contextualize, bench: Bench) -> list[Step]:
     wanted = bench.wanted
     guest = wanted.spec.guests[action.guest]
     found = context.files(guest, wanted.hosts(guest), wanted.spec.site.services, bench.secrets.site)
-    stdin = context.password_line(bench.secrets.password_hash(guest)) + context.archive(found)
+    own = hooks.prepare(wanted.spec, guest)
+    stdin = context.password_line(bench.secrets.password_hash(guest))
+    stdin += (own.archive if own else b"") + context.archive(found)
     sighting = bench.world.on(action.container).get(action.guest)
     old = sighting.volume.context if sighting and sighting.volume else ""
     lines = bench.require_off(action.container, action.guest)
-    lines += bench.disks(action.container).contextualize(action.volume, wanted.context(guest), old, context.DIRECTORIES)
-    return [_guest_step(action, lines, stdin)]
+    lines += bench.disks(action.container).contextualize(
+        action.volume, wanted.context(guest), old, context.DIRECTORIES, own
+    )
+    return [_guest_step(action, lines, stdin, QUICK_S + (own.longest_s if own else 0.0))]
 
 
 def _start_guest(action: StartGuest, bench: Bench) -> list[Step]:

@@ -6,9 +6,11 @@ change of LVM tags, which LVM commits at once or not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vcrecon.host.hooks import Hooks
 from vcrecon.host.names import (
     IMAGE_DIR,
     MARK,
@@ -19,9 +21,11 @@ from vcrecon.host.names import (
     quarantined_volume,
     site_tag,
 )
-from vcrecon.host.steps import CORRUPT, UNSAFE, quote
+from vcrecon.host.steps import CORRUPT, UNSAFE, quote, refuse
 from vcrecon.spec.model import Artifact, Container, Image
 
+INITS = ("sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init", "bin/init")
+_INIT = re.compile(r"(?:^|\s)init=/([\w./-]+)", re.ASCII)
 TAR = "tar -x --numeric-owner --xattrs --acls"
 
 
@@ -44,14 +48,24 @@ class Disks:
         return " ".join(f"--addtag {tag}" for tag in (MARK, site_tag(self.site), *tags))
 
     def _remove_if_there(self, volume: str) -> list[str]:
+        """Only what carries our mark (S5)."""
         mount = mount_point(volume)
+        words = (
+            f"the volume {self.group}/{volume} there is not vcrecon's, or another site's: "
+            f"`lvrename {self.group} {volume} NEW-NAME` there"
+        )
         return [
             f"if mountpoint -q {mount}; then umount {mount}; fi",
-            f"if lvs {self.path(volume)} >/dev/null 2>&1; then lvremove -y {self.path(volume)} >/dev/null; fi",
+            f"if lvs {self.path(volume)} >/dev/null 2>&1; then",
+            f"  if ! lvs --noheadings -o lv_tags {self.path(volume)} | grep -q -w -F -e {site_tag(self.site)}; then",
+            f"    {refuse('volume-taken', words)}",
+            "  fi",
+            f"  lvremove -y {self.path(volume)} >/dev/null",
+            "fi",
         ]
 
-    def _unpack(self, volume: str, archive: str) -> list[str]:
-        """Make a file system on a new volume and unpack an archive into it."""
+    def _unpack(self, volume: str, archive: str, image: Image) -> list[str]:
+        """Make a file system on a new volume, unpack an archive into it, and look whether a guest can boot from it."""
         block, mount = device(self.group, volume), mount_point(volume)
         return [
             f"mkfs.xfs -q -f {block}",
@@ -59,7 +73,10 @@ class Disks:
             f"mount -t xfs -o nouuid {block} {mount}",
             # A full disk must not leave it mounted until the next try, which may be minutes away.
             f"trap 'umount {mount}' EXIT",
-            f"{TAR} -C {mount} -f {archive}",
+            f"words=$({TAR} -C {mount} -f {archive} 2>&1) || {{",
+            *(f"  {line}" for line in _not_unpacked(image)),
+            "}",
+            *_check_tree(mount, image),
             "trap - EXIT",
             f"umount {mount}",
         ]
@@ -71,15 +88,15 @@ class Disks:
         """
         lines = self.fetch_boot_files(image)
         if not golden:
-            return lines + _download(image.root)
+            return lines + _download(image, image.root)
         volume, archive = golden_volume(image.root.sha256), f"{IMAGE_DIR}/{image.root.sha256}"
         done = f"vc.golden={image.root.sha256}"
         build = [
-            *_download(image.root),
+            *_download(image, image.root),
             *self._remove_if_there(volume),
             f"lvcreate -y --thin -V {image.disk_bytes}b -n {volume} {self.marks('vc.building')} "
             f"{self.path(self.pool)} >/dev/null",
-            *self._unpack(volume, archive),
+            *self._unpack(volume, archive, image),
             f"lvchange --addtag {done} --deltag vc.building {self.path(volume)} >/dev/null",
         ]
         return [
@@ -94,7 +111,7 @@ class Disks:
         lines = [f"mkdir -p {IMAGE_DIR}"]
         for artifact in (image.kernel, image.initrd):
             if artifact is not None:
-                lines += _download(artifact)
+                lines += _download(image, artifact)
         return lines
 
     def create_thin(self, guest: str, image: Image, epoch: int, size_bytes: int) -> list[str]:
@@ -116,7 +133,7 @@ class Disks:
         return [
             *self._remove_if_there_unless_complete(volume),
             f"lvcreate -y -Wy -L {size_bytes}b -n {volume} {tags} {quote(self.group)} >/dev/null",
-            *self._unpack(volume, f"{IMAGE_DIR}/{image.root.sha256}"),
+            *self._unpack(volume, f"{IMAGE_DIR}/{image.root.sha256}", image),
             self._complete(volume, image),
         ]
 
@@ -135,12 +152,17 @@ class Disks:
             "fi",
         ]
 
-    def contextualize(self, volume: str, context: str, old: str, directories: Sequence[str]) -> list[str]:
-        """Write the context: the first line of standard input is `root:HASH`, the rest a tar archive.
+    def contextualize(
+        self, volume: str, context: str, old: str, directories: Sequence[str], hooks: Hooks | None = None
+    ) -> list[str]:
+        """Write the context: the first line of standard input is `root:HASH`, then come the hooks, if any, as
+        their own archive, and the rest is a tar archive.
 
         A guest's own root may have turned a directory into a symbolic link that leads out of the mounted
-        tree, onto this container: refuse then, and never run anything from the tree.
+        tree, onto this container: refuse then, and never run anything from the tree. Hooks cannot be guarded so:
+        they see only trees that were never booted (`guest_rules._outdated`).
         """
+        finish, clean = _with_hooks(hooks, mount_point(volume))
         block, mount = device(self.group, volume), mount_point(volume)
         checks = " ".join(f"{mount}/{directory}" for directory in directories)
         lines = [
@@ -148,7 +170,7 @@ class Disks:
             f"mkdir -p {mount}",
             f"if mountpoint -q {mount}; then umount {mount}; fi",
             f"mount -t xfs -o nouuid {block} {mount}",
-            f"trap 'umount {mount}' EXIT",
+            f"trap '{clean}umount {mount}' EXIT",
             f"for path in {checks}; do",
             '  if [ -L "$path" ]; then',
             '    echo "$path is a symbolic link: not written" >&2',
@@ -158,10 +180,13 @@ class Disks:
             f"xfs_growfs {mount} >/dev/null",
             "IFS= read -r password",
             f"printf '%s\\n' \"$password\" | chpasswd -e -R {mount}",
+            *(hooks.unpack() if hooks else ()),
             f"{TAR} -C {mount} -f -",
+            *finish,
             "sync",
             "trap - EXIT",
-            f"umount {mount}",
+            *([clean.rstrip("; ")] if clean else []),
+            *_unmount(mount, hooks),
         ]
         removed = f"--deltag vc.context={old} " if old and old != context else ""
         return [
@@ -268,8 +293,70 @@ class Disks:
         return [f"lvchange {tags} {self.path(volume)} >/dev/null"]
 
 
-def _download(artifact: Artifact) -> list[str]:
+def _with_hooks(hooks: Hooks | None, mount: str) -> tuple[list[str], str]:
+    """The lines that run the hooks, and what takes them away again, also after a failure."""
+    return (hooks.run(mount), f"rm -rf {hooks.directory}; ") if hooks else ([], "")
+
+
+def _unmount(mount: str, hooks: Hooks | None) -> list[str]:
+    if hooks is None:
+        return [f"umount {mount}"]
+    words = (
+        f"a hook of {hooks.guest.name} left a process at work on its file system: `fuser -vm {mount}` there shows it; "
+        "let the hook wait for what it starts"
+    )
+    return [f"umount {mount} || {{ {refuse('hook-failed', words)}; }}"]
+
+
+def _not_unpacked(image: Image) -> list[str]:
+    """Say which of the ways to be wrong an archive has whose digest was right."""
+    whose = f"image {image.name} ({image.root.url})"
+    space = (
+        f"{whose} does not unpack: No space left on device; raise its 'disk' in images.yaml (now "
+        f"{image.disk_bytes >> 20} MiB), or look for room in the pool with `lvs` there"
+    )
+    tree = (
+        f"{whose} is no tar archive, or a damaged one, though its SHA-256 is right: make it with "
+        "'tar -C ROOT -c .', and give its new SHA-256 in images.yaml"
+    )
+    return [
+        "printf '%s\\n' \"$words\" >&2",
+        "case $words in",
+        f"  *'No space left'*) {refuse('no-space', space)} ;;",
+        "  *'Cannot exec'*) ;;",
+        f"  *'not look like a tar'* | *'Child returned'* | *'Unexpected EOF'*) {refuse('image-not-a-tree', tree)} ;;",
+        "esac",
+        "exit 1",
+    ]
+
+
+def _check_tree(mount: str, image: Image) -> list[str]:
+    """Refuse an image that no guest can boot from, before anything calls it complete."""
+    whose = f"image {image.name} ({image.root.url})"
+    given = _INIT.search(image.cmdline)
+    inits = (given[1],) if given else INITS
+    # A link counts: it may be absolute, and mean a file of the tree only once that is the root.
+    found = " || ".join(f"[ {test} {mount}/{path} ]" for path in inits for test in ("-e", "-L"))
+    tree = (
+        f"{whose} is no file system tree: it has neither etc nor usr at its top; make it with 'tar -C ROOT -c .', "
+        "without a directory around it, and correct images.yaml"
+    )
+    init = (
+        f"{whose} has no init ({', '.join(inits)}): install one in it (Debian: systemd-sysv), or say init= in the "
+        "'cmdline' of images.yaml"
+    )
+    return [
+        f"if [ ! -d {mount}/etc ] && [ ! -d {mount}/usr ]; then {refuse('image-not-a-tree', tree)}; fi",
+        f"if ! {{ {found}; }}; then {refuse('image-no-init', init)}; fi",
+    ]
+
+
+def _download(image: Image, artifact: Artifact) -> list[str]:
     """Fetch one file by its SHA-256, going on where an earlier try was cut off."""
+    wrong = (
+        f"image {image.name}: {artifact.url}: its SHA-256 is not what images.yaml says; compare with `sha256sum` where "
+        "the file was made, and correct the file or images.yaml"
+    )
     file, part = f"{IMAGE_DIR}/{artifact.sha256}", f"{IMAGE_DIR}/{artifact.sha256}.part"
     check = f"echo '{artifact.sha256}  {part}' | sha256sum -c --status -"
     return [
@@ -280,7 +367,7 @@ def _download(artifact: Artifact) -> list[str]:
         "  fi",
         f"  if ! {check}; then",
         f"    rm -f {part}",
-        f"    echo {quote(artifact.url + ': its SHA-256 is not what images.yaml says')} >&2",
+        f"    echo {quote(wrong)} >&2",
         f"    exit {CORRUPT}",
         "  fi",
         f"  mv {part} {file}",

@@ -54,6 +54,10 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def strangers(self, answers: Sequence[str], site: str) -> frozenset[str]:
+        """The names of domains that do not carry the site's mark (S5). `answers` are those that `parse` took."""
+        ...
+
     def define(self, launch: Launch) -> tuple[list[str], bytes]:
         """Script lines that (re)define the domain from standard input, and that input."""
         ...

@@ -78,6 +78,11 @@ class Kvm:
             )
         return tuple(domains)
 
+    def strangers(self, answers: Sequence[str], site: str) -> frozenset[str]:
+        rows = (_ROW.match(line) for line in answers[0].splitlines())
+        titles = ((row["name"], _TITLE.match(row["title"] or "")) for row in rows if row)
+        return frozenset(name for name, title in titles if title is None or title["site"] != site)
+
     def define(self, launch: Launch) -> tuple[list[str], bytes]:
         return ["virsh -q define /dev/stdin >/dev/null"], domain_xml(launch).encode()
 

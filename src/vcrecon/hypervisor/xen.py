@@ -47,6 +47,17 @@ class Xen:
                     domains[found.guest] = found
         return tuple(domains.values())
 
+    def strangers(self, answers: Sequence[str], site: str) -> frozenset[str]:
+        listing, marks = answers
+        found = [m for m in map(_MARK.match, marks.splitlines()) if m]
+        ours = {mark["uuid"] for mark in found if mark["site"] == site}
+        others = {mark["name"] for mark in found if mark["site"] != site}
+        for row in listing.splitlines()[1:]:
+            uuid = _UUID.search(row)
+            if uuid is not None and uuid[0] not in ours:
+                others.add(row.split()[0])
+        return frozenset(others)
+
     def define(self, launch: Launch) -> tuple[list[str], bytes]:
         file = f"{_DIR}/{launch.guest.name}.cfg"
         return [f"mkdir -p {_DIR}", f"cat > {file}"], config(launch).encode()

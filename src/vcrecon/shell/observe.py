@@ -55,8 +55,9 @@ async def _look(
     at_s = clock()
     asking = host.ask(look.script(parts, hypervisor, probes), deadline_s=deadline_s)
     answers: list[str] | None = None
+    said = ""
     if Part.GUESTS in parts and hypervisor.resident is not None:
-        reply, answers = await asyncio.gather(
+        reply, (answers, said) = await asyncio.gather(
             asking, _ask_hypervisor(host, hypervisor.resident, hypervisor.look, deadline_s)
         )
     else:
@@ -71,12 +72,15 @@ async def _look(
         before=before,
         at_s=at_s,
         stderr=reply.stderr.decode(errors="replace"),
+        tool_said=said,
     )
 
 
-async def _ask_hypervisor(host: Host, command: str, lines: Sequence[str], deadline_s: float) -> list[str] | None:
-    """None when the hypervisor's tool does not answer, though the host does."""
+async def _ask_hypervisor(
+    host: Host, command: str, lines: Sequence[str], deadline_s: float
+) -> tuple[list[str] | None, str]:
+    """The answers; None when the hypervisor's tool does not answer, though the host does, and why."""
     try:
-        return await host.ask_tool(command, lines, deadline_s=deadline_s)
-    except (Transient, Permanent):
-        return None
+        return await host.ask_tool(command, lines, deadline_s=deadline_s), ""
+    except (Transient, Permanent) as error:
+        return None, str(error)

@@ -19,12 +19,32 @@ from vcrecon.sim.audit import guest_of
 from vcrecon.sim.faults import Fault
 from vcrecon.sim.files import Files
 from vcrecon.sim.lvm import Volume
+from vcrecon.sim.tools import TOOLS
 
 if TYPE_CHECKING:
     from vcrecon.sim.audit import Audit
     from vcrecon.sim.images import ImageServer, Offered
     from vcrecon.sim.site import Host
     from vcrecon.sim.timing import Timing
+
+
+_ROOT_BYTES = 20 << 30
+_PACKAGES = {
+    "lvm2": r"lvm|(lv|vg|pv)[a-z]+",
+    "nftables": r"nft",
+    "libvirt-clients": r"virsh",
+    "xen-utils-common": r"xl|xenstore-.*",
+    "iproute2": r"ip|bridge",
+    "zstd": r"(un)?zstd(cat)?",
+    "xfsprogs": r"mkfs\.xfs|xfs_.*",
+}
+"""Debian packages and the names of their programs, as far as the simulation has them."""
+
+
+def _programs(package: str) -> list[str]:
+    if package not in _PACKAGES:
+        raise LookupError(f"no package {package!r}; there are {', '.join(_PACKAGES)}")
+    return [name for name in TOOLS if re.fullmatch(_PACKAGES[package], name)]
 
 
 class Breakage:
@@ -157,6 +177,39 @@ class Breakage:
         for group in lvm.groups.values():
             group.missing = True
             lvm.changed(group)
+
+    async def fill_root(self, host: str, full: bool = True) -> None:
+        """The host's own file system `/` has no block left, or has room again."""
+        filesystem = self._host(host).machine.files.mounts[0].filesystem
+        filesystem.capacity_bytes = filesystem.used_bytes if full else _ROOT_BYTES
+
+    # -- what was never there -------------------------------------------------------------------------
+
+    async def remove_package(self, host: str, package: str) -> None:
+        """The programs of a Debian package are not installed."""
+        tools = self._host(host).programs.tools
+        for name in _programs(package):
+            tools.pop(name, None)
+
+    async def install_package(self, host: str, package: str) -> None:
+        """`apt-get install`."""
+        self._host(host).programs.tools.update({name: TOOLS[name] for name in _programs(package)})
+
+    async def forget_device_type(self, host: str, kind: str) -> None:
+        """The host's kernel has no module for a kind of network device, such as vlan."""
+        self._host(host).machine.network.unknown_types.add(kind)
+
+    async def learn_device_type(self, host: str, kind: str) -> None:
+        """The module is there now."""
+        self._host(host).machine.network.unknown_types.discard(kind)
+
+    async def remove_trunk(self, host: str) -> None:
+        """The network card of the trunk is gone, or has another name."""
+        machine = self._host(host).machine
+        links = machine.network.links
+        for name in [n for n, link in links.items() if link.lower == machine.trunk]:
+            machine.network.remove(name)
+        del links[machine.trunk]  # a network card cannot be deleted by a command
 
     # -- commands and SSH -----------------------------------------------------------------------------
 

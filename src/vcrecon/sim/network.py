@@ -87,6 +87,8 @@ class Network:
         self.address = address
         self.links: dict[str, Link] = {}
         self.routes: list[Route] = []
+        self.unknown_types: set[str] = set()
+        """Kinds of devices that the kernel has no module for."""
         self._next_index = 1
         self.restart()
 

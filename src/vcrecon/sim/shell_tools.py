@@ -115,7 +115,8 @@ async def _env(programs: Programs, process: Process) -> int:
     while arguments and (arguments[0].startswith("-") or "=" in arguments[0]):
         argument = arguments.pop(0)
         if argument in ("-i", "-", "--ignore-environment"):
-            env = {}
+            # The working directory is the kernel's, not the environment's; here it travels as PWD.
+            env = {"PWD": process.env["PWD"]} if "PWD" in process.env else {}
         elif argument == "-u" and arguments:
             env.pop(arguments.pop(0), None)
         elif "=" in argument and not argument.startswith("-"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from vcrecon.spec.findings import At, Findings
-from vcrecon.spec.model import Cluster, Container, Guest, Image, Network, Service
+from vcrecon.spec.model import Cluster, Container, Guest, Hook, Image, Network, Service
 from vcrecon.spec.values import expand_range, label, shorten
 
 SITE, IMAGES, CONTAINERS = "site.yaml", "images.yaml", "containers.yaml"
@@ -40,6 +40,8 @@ class Draft:
     interfaces_at: dict[str, list[At]] = field(default_factory=dict)
     secrets: dict[Path, str | None] = field(default_factory=dict)
     """Every password file read: the SHA-256 of its content, or None when it is not usable."""
+    hooks: dict[str, tuple[Hook, ...]] = field(default_factory=dict)
+    """Every hook path read, as the spec writes it."""
     _at: dict[tuple[Kind, str], At] = field(default_factory=dict)
 
     def at(self, kind: Kind, name: str) -> At:

@@ -169,6 +169,7 @@ class _Expansion:
             storage=recipe.storage,
             on_poweroff=recipe.on_poweroff,
             pinned=pinned,
+            hooks=recipe.hooks,
         )
         if cluster is not None and cluster in self.members:
             self.members[cluster].append(name)

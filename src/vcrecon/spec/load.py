@@ -184,6 +184,7 @@ def _site(directory: Path, text: SiteFile) -> Site:
         limits=Limits(**text.limits.model_dump()),
         stop_grace_s=text.policies.stop_grace,
         boot_deadline_s=text.policies.boot_deadline,
+        hook_deadline_s=text.policies.hook_deadline,
     )
 
 
@@ -230,8 +231,8 @@ _GETTERS: dict[type, Callable[[Any], tuple[Any, ...]] | None] = {}
 
 
 def _getter(kind: type) -> Callable[[Any], tuple[Any, ...]] | None:
-    """How to take all fields of a dataclass at once; None for other types."""
+    """How to take all fields that count of a dataclass at once; None for other types."""
     if kind not in _GETTERS:
         is_data = is_dataclass(kind)
-        _GETTERS[kind] = attrgetter(*(field.name for field in fields(kind))) if is_data else None
+        _GETTERS[kind] = attrgetter(*(field.name for field in fields(kind) if field.compare)) if is_data else None
     return _GETTERS[kind]

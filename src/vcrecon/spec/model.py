@@ -53,6 +53,20 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A script of the site's own that finishes a guest's file system; see docs/hooks.md.
+
+    `name` is its path below the spec directory. `interpreter` is what its first line says, /bin/sh without one.
+    The content may hold secrets (S10): it is neither shown nor compared, its `sha256` stands for it.
+    """
+
+    name: str
+    interpreter: tuple[str, ...]
+    sha256: str
+    content: bytes = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """One virtual machine. `root_password` is a file that holds a crypt(3) hash; never the hash itself (S10)."""
 
@@ -69,6 +83,7 @@ class Guest:
     storage: Literal["thin", "thick"] = "thin"
     on_poweroff: Literal["restart", "honour"] = "restart"
     pinned: str | None = None
+    hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +178,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     stop_grace_s: float = 60.0
     boot_deadline_s: float = 300.0
+    hook_deadline_s: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from vcrecon.spec.draft import Draft
 from vcrecon.spec.findings import At
+from vcrecon.spec.hooks import read_hooks
+from vcrecon.spec.model import Hook
 from vcrecon.spec.text import GuestFields, PoliciesText
 from vcrecon.spec.values import human_bytes
 
@@ -34,6 +37,7 @@ class Recipe:
     authorized_keys: tuple[str, ...]
     storage: Literal["thin", "thick"]
     on_poweroff: Literal["restart", "honour"]
+    hooks: tuple[Hook, ...]
 
 
 class Recipes:
@@ -77,7 +81,22 @@ class Recipes:
             authorized_keys=_first([layer.authorized_keys for layer in layers]) or (),
             storage=_first([layer.storage for layer in layers]) or self._policies.storage,
             on_poweroff=_first([layer.on_poweroff for layer in layers]) or self._policies.on_poweroff,
+            hooks=self._hooks(at / "hooks", _first([layer.hooks for layer in layers]) or ()),
         )
+
+    def _hooks(self, at: At, paths: Sequence[str]) -> tuple[Hook, ...]:
+        """The hooks behind `paths`, in their order; what is wrong with them is noted."""
+        found: list[Hook] = []
+        for path in paths:
+            if path not in self._draft.hooks:
+                hooks, errors, warnings = read_hooks(self._draft.directory, path)
+                for message in errors:
+                    self._draft.findings.error(at, message)
+                for message in warnings:
+                    self._draft.findings.warning(at, message)
+                self._draft.hooks[path] = hooks
+            found += self._draft.hooks[path]
+        return tuple(found)
 
     def password_file(self, at: At, text: str, cluster: str | None) -> Path | None:
         """The file that `text` names; None once it is noted that it is absent or holds no hash."""

@@ -83,6 +83,10 @@ def _a_mapping(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _paths(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _ranged(value: Any) -> Any:
     """YAML reads `[01-26]` as a list of one word; here it is the range that it looks like."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
@@ -127,6 +131,11 @@ Cores = Annotated[int, Field(ge=1, le=1024)]
 LvmName = Annotated[str, AfterValidator(values.lvm_name)]
 LinkName = Annotated[str, AfterValidator(values.link_name)]
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+HookPaths = Annotated[
+    tuple[Line, ...],
+    BeforeValidator(_paths),
+    _schema(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}}]),
+]
 RoleName = Literal["head", "node", "single"]
 
 
@@ -194,6 +203,7 @@ class PoliciesText(Text):
     on_poweroff: Literal["restart", "honour"] = "restart"
     stop_grace: Seconds = 60.0
     boot_deadline: Seconds = 300.0
+    hook_deadline: Seconds = 60.0
     storage: Literal["thin", "thick"] = "thin"
 
 
@@ -210,6 +220,9 @@ class GuestFields(Text):
     authorized_keys: tuple[Annotated[str, AfterValidator(_public_key)], ...] | None = None
     storage: Literal["thin", "thick"] | None = None
     on_poweroff: Literal["restart", "honour"] | None = None
+    hooks: HookPaths | None = Field(
+        None, description="scripts, or directories of them, that finish the guest's file system; in order"
+    )
 
 
 class SiteFile(Text):

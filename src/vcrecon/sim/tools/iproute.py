@@ -253,12 +253,15 @@ class Ip:
             word = words.take()
             if word == "link":
                 lower = words.take()
+                self.network.find(lower)  # looked up at once, whatever follows
             elif word in ("name", "dev"):
                 name = words.take()
             elif word in ("up", "down", "mtu", "address", "alias"):
                 settings += [word] + ([words.take()] if word not in ("up", "down") else [])
             elif word == "type":
                 kind = words.take()
+                if kind in self.network.unknown_types:
+                    raise NetError("Error: Unknown device type.")
                 if kind == "bridge":
                     self.network.add_bridge(name, _bridge_options(words))
                 elif kind == "vlan":

@@ -280,7 +280,8 @@ async def tar(process: Process, args: Sequence[str]) -> int:
     try:
         members = tarfile.open(fileobj=io.BytesIO(plain), mode="r:")  # noqa: SIM115 - closed below
     except tarfile.TarError:
-        message = f"tar: This does not look like a tar archive\n{TAR_FAILED}"
+        more = "tar: Skipping to next header\n" if len(plain) > tarfile.BLOCKSIZE else ""
+        message = f"tar: This does not look like a tar archive\n{more}{TAR_FAILED}"
         raise Failure(message, 2) from None
     with members:
         if given(found, "-t", "--list"):

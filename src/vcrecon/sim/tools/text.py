@@ -68,6 +68,8 @@ async def head(process: Process, args: Sequence[str]) -> int:
     if not re.fullmatch(r"[+-]?\d+", text):
         what = "bytes" if by_bytes else "lines"
         raise Failure(f"{name}: invalid number of {what}: '{text}'")
+    if name == "head" and by_bytes and not text.startswith("-") and rest in ([], ["-"]):
+        return await _head_of_input(process, int(text))
     contents, status = await inputs(process, name, rest)
     for _, data in contents:
         items = [data[i : i + 1] for i in range(len(data))] if by_bytes else lines_of(data)
@@ -80,6 +82,15 @@ async def head(process: Process, args: Sequence[str]) -> int:
                 kept = items
         await process.stdout.write(b"".join(kept))
     return status
+
+
+async def _head_of_input(process: Process, count: int) -> int:
+    """`head -c N` of standard input takes N bytes and leaves the rest to the next program."""
+    left = count
+    while left and (data := await process.stdin.read(left)):
+        left -= len(data)
+        await process.stdout.write(data)
+    return 0
 
 
 def _ranges(text: str, name: str) -> list[tuple[int, int]]:
