@@ -71,6 +71,9 @@ class Xen:
             "fi",
         ]
 
+    def console(self, guest: str) -> str:
+        return f"xl console {guest}"
+
     def forget(self, guest: str) -> list[str]:
         return [f"rm -f {_DIR}/{guest}.cfg"]
 
@@ -80,6 +83,11 @@ def _state(flags: str) -> DomainState:
     if "c" in flags or "d" in flags or "s" in flags:
         return "stopping"
     return "paused" if "p" in flags else "running"
+
+
+def _cmdline(text: str) -> str:
+    """The kernel's command line with Xen's names for the disk and for the console."""
+    return re.sub(r"\bconsole=ttyS0(,\S*)?", "console=hvc0", text.replace("/dev/vda", "/dev/xvda"))
 
 
 def config(launch: Launch) -> str:
@@ -102,7 +110,7 @@ def config(launch: Launch) -> str:
     if launch.initrd:
         lines.append(f'ramdisk = "{launch.initrd}"')
     lines += [
-        f'cmdline = "{launch.cmdline.replace("/dev/vda", "/dev/xvda")}"',
+        f'cmdline = "{_cmdline(launch.cmdline)}"',
         f"disk = ['phy:{launch.disk},xvda,w']",
         f"vif = [{vifs}]",
         'on_poweroff = "destroy"',

@@ -176,8 +176,10 @@ async def _mount_device(process: Process, source: str, target: str, kind: str | 
     )
     if twin and "nouuid" not in words:
         return await process.fail(wrong, MOUNT_FAILED)
-    shown = ["ro" if "ro" in words else "rw", "relatime"]
-    shown += [word for word in words if word in ("nouuid", "discard", "noatime")]
+    shown = ["ro" if "ro" in words else "rw"]
+    shown += [word for word in ("nosuid", "nodev", "noexec", "noatime") if word in words]
+    shown += [] if "noatime" in words else ["relatime"]
+    shown += [word for word in words if word in ("nouuid", "discard")]
     mapper = f"/dev/mapper/{volume.group.name.replace('-', '--')}-{volume.name.replace('-', '--')}"
     options_ = (*shown, "attr2", "inode64", "logbufs=8", "logbsize=32k", "noquota")
     files.attach(Mount(target, filesystem, mapper, options_, volume))
