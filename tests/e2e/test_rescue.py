@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from harness import STUDENT_TEXT, Playground, SpecFiles, playground
+from harness import STUDENT_TEXT, Playground, playground
 
-from vcrecon.errors import Refused
 from vcrecon.sim.files import Files
 
 POINT = "/run/vcrecon/rescue/a-n2"

@@ -39,15 +39,17 @@ async def find_guest(client: ControlClient, name: str) -> Facts:
 
 
 async def wait_for(
-    client: ControlClient, guest: str, reached: Callable[[Facts], bool], hurry: str, *, failure: str
+    client: ControlClient, before: Facts, reached: Callable[[Facts], bool], hurry: str, *, failure: str
 ) -> Facts:
-    """Look at the guest until `reached`; tells on standard error what it waits for.
+    """Look at the guest until `reached`; tells on standard error what it waits for, as far as it is news.
+
+    `before` is how the guest was found before anything was asked for.
 
     Raises Refused when the step failed on the host (then `failure` says what the guest is left as), and
     VcreconError when the service stays away. `hurry` is what to type instead of waiting.
     """
     loop = asyncio.get_running_loop()
-    told, answered_s = "", loop.time()
+    guest, told, answered_s = before["name"], {_gist(before)}, loop.time()
     while True:
         try:
             found = await client.guest(guest)
@@ -65,9 +67,9 @@ async def wait_for(
         if found["pending"] is None and not found["busy"]:
             raise Refused(f"somebody else asked for something else meanwhile: {guest} is {found['state']}")
         message = _gist(found)
-        if message != told:
-            say(f"{guest}: {message}{'' if told else f' ({hurry})'}", to_stderr=True)
-            told = message
+        if message not in told:
+            say(f"{guest}: {message}{f' ({hurry})' if len(told) == 1 else ''}", to_stderr=True)
+            told.add(message)
         await asyncio.sleep(POLL_S)
 
 

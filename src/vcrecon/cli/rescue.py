@@ -120,7 +120,7 @@ async def _hold(client: ControlClient, guest: str) -> Facts:
     say(await client.rescue(name, who()), to_stderr=True)
     return await wait_for(
         client,
-        name,
+        found,
         lambda now: now["pending"] is None and now["held"] is not None,
         f"Ctrl-C stops waiting, `vcrecon release {name}` takes it back",
         failure=f"vcrecon goes on trying; `vcrecon release {name}` takes it back",
@@ -128,14 +128,14 @@ async def _hold(client: ControlClient, guest: str) -> Facts:
 
 
 async def _release(client: ControlClient, guest: str) -> Facts:
-    name = (await find_guest(client, guest))["name"]
+    found = await find_guest(client, guest)
+    name = found["name"]
     told = await client.release(name, who())
-    found = await client.guest(name)
     if not found["reachable"]:
         raise Refused(told)
     return await wait_for(
         client,
-        name,
+        found,
         lambda now: now["pending"] is None and now["held"] is None,
         "Ctrl-C stops waiting; it is released all the same",
         failure=f"vcrecon goes on trying, and {name} is released once it can be",

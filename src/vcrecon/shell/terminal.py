@@ -30,8 +30,8 @@ _RAW_MODES = {
     asyncssh.PTY_ICANON: 0,
     asyncssh.PTY_ISIG: 0,
     asyncssh.PTY_ICRNL: 0,
-    asyncssh.PTY_OPOST: 0,
 }
+"""For a console: what is typed before its program has set up the terminal is kept as it is, and shown once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ async def interact(
         request_pty="force",
         term_type=os.environ.get("TERM", "dumb") if local else "dumb",
         term_size=_size(streams.stdin),
-        term_modes={} if local else _RAW_MODES,
+        term_modes=_RAW_MODES if escape or not local else {},
     )
     with _raw(streams.stdin), _window(session, streams.stdin), _signals():
         pump = asyncio.create_task(_pump_terminal(session, streams.stdin, escape, local=local))

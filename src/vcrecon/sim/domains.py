@@ -55,6 +55,7 @@ class Domain:
     config: dict[str, object] = field(default_factory=dict)
     kernel: str = ""
     initrd: str = ""
+    cmdline: str = ""
     on_poweroff: str = "destroy"
     persistent: bool = True
     id: int | None = None
@@ -124,6 +125,7 @@ def parse_domain(text: str) -> Domain:
         xml=root,
         kernel=root.findtext("os/kernel", ""),
         initrd=root.findtext("os/initrd", ""),
+        cmdline=root.findtext("os/cmdline", ""),
         on_poweroff=root.findtext("on_poweroff", "destroy"),
     )
 
