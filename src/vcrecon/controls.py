@@ -121,16 +121,21 @@ class SiteControls:
 
     def _held(self, guest: str) -> dict[str, Any] | None:
         """Who holds its disk for rescue, since when and where; None when nobody does."""
-        home = self._home(guest)
-        if home is None or home.volume is None or not home.volume.held:
+        holder = self._holder(guest)
+        if holder is None:
             return None
         rescue = self._controller.memory.rescues.get(guest)
         return {
-            "container": home.container,
+            "container": holder.container,
             "mounted_at": rescue_point(guest),
             "since_s": rescue.asked_at_s if rescue else None,
             "by": rescue.by if rescue else None,
         }
+
+    def _holder(self, guest: str) -> Sighting | None:
+        """Where a disk of it is held; the newest of several, as after a host came back that held an older one."""
+        places = self._controller.world.sightings.get(guest, {}).values()
+        return max((s for s in places if s.volume and s.volume.held), key=lambda s: s.epoch, default=None)
 
     def _home(self, guest: str) -> Sighting | None:
         """Where its live disk is, as last seen; the newest of several."""
@@ -352,9 +357,10 @@ class SiteControls:
     def release(self, name: str, by: str) -> str:
         """Take a held guest's disk back from the person who worked on it; the rules boot it again."""
         guest = self._guest_name(name)
-        rescue, home = self._controller.memory.rescues.get(guest), self._home(guest)
+        rescue, holder = self._controller.memory.rescues.get(guest), self._holder(guest)
         asked = rescue is not None and not rescue.done
-        if home is None or home.volume is None or not (home.volume.held or asked):
+        home = holder or (self._home(guest) if asked else None)
+        if home is None or home.volume is None:
             raise Refused(f"{guest} is not held for rescue")
         self._refuse_paused(guest, home.container)
         self._ask(Rescue(guest, "release", time.time(), by), "release-asked", f"{by} gives its disk back")

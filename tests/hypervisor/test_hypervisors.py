@@ -84,6 +84,26 @@ class TestVirshParser:
             Kvm().parse([said, ""], "lab", "boot")
 
 
+class TestConsole:
+    def test_each_hypervisor_joins_a_terminal_to_the_guest(self) -> None:
+        assert {name: h.console("alice") for name, h in HYPERVISORS.items()} == {
+            "kvm": "virsh console alice",
+            "xen": "xl console alice",
+        }
+
+    @pytest.mark.parametrize(
+        ("told", "given"),
+        [
+            ("root=/dev/vda rw console=ttyS0", "root=/dev/xvda rw console=hvc0"),
+            ("console=ttyS0,115200n8 quiet", "console=hvc0 quiet"),
+            ("console=ttyS0,115200 console=tty0", "console=hvc0 console=tty0"),
+            ("console=ttyS01 console=hvc0", "console=ttyS01 console=hvc0"),
+        ],
+    )
+    def test_a_xen_guest_is_told_its_own_name_of_the_serial_console(self, told: str, given: str) -> None:
+        assert f'cmdline = "{given}"\n' in config(replace(LAUNCH, cmdline=told))
+
+
 class TestXlParser:
     def domains(self, site: str = "lab") -> dict[str, Domain]:
         found = Xen().parse([golden("xl-list-v.txt"), golden("xl-marks.txt")], site, "boot")

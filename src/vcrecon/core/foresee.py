@@ -138,6 +138,9 @@ def _disk(action: Action, wanted: Wanted, seen: Seen, memory: Memory) -> Seen:
         case MarkTouched():
             return _change(seen, action.volume, lambda v: replace(v, touched=True))
         case Hold():
+            # The hypervisor forgets the guest, so that nobody starts it while a person writes to its disk.
+            domains = seen.domains if isinstance(seen.domains, tuple) else ()
+            seen = replace(seen, domains=tuple(domain for domain in domains if domain.guest != action.guest))
             return _change(seen, action.volume, lambda v: replace(v, held=True, boots=action.boots))
         case Release():
             return _change(seen, action.volume, lambda v: replace(v, held=False))

@@ -10,6 +10,7 @@ from vcrecon.core.actions import Hold, Release
 from vcrecon.core.case import Case
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait
 from vcrecon.core.halting import STOP_POLL_S, stop
+from vcrecon.core.world import Sighting
 
 
 def give_back(case: Case) -> Decision | None:
@@ -18,7 +19,8 @@ def give_back(case: Case) -> Decision | None:
     if volume is None:
         return None
     # Also when no tag is seen: the person may have thought better of it while the guest was being held.
-    if rescue is not None and rescue.wish == "release" and (volume.held or _newest(case)):
+    mine = volume.held or (_newest(case) and _holder(case) is None)
+    if rescue is not None and rescue.wish == "release" and mine:
         return Do(Release(case.container, "the person is done", case.name, volume.name))
     if not volume.held or case.here.active or (rescue is not None and not rescue.done):
         return None
@@ -45,6 +47,11 @@ def _newest(case: Case) -> bool:
     return all(other.epoch < case.here.epoch for other in case.others)
 
 
+def _holder(case: Case) -> Sighting | None:
+    """Another container that answers and shows a held disk of the guest."""
+    return next((other for other in case.others if other.volume is not None and other.volume.held), None)
+
+
 def _why_it_rests(case: Case) -> str:
     rescue, target = case.memory.rescues.get(case.name), case.view.spec.placement.get(case.name)
     by = f" by {rescue.by}" if rescue is not None else ""
@@ -59,12 +66,10 @@ def _why_it_rests(case: Case) -> str:
 def _held_elsewhere(case: Case, *, asked: bool) -> Decision | None:
     if case.here.active:
         return None
-    for other in case.others:
-        if other.volume is not None and other.volume.held:
-            return Rest(
-                case.subject,
-                f"held for rescue on {other.container}: it comes here after `vcrecon release {case.name}`",
-            )
+    holder = _holder(case)
+    if holder is not None:
+        message = f"held for rescue on {holder.container}: it comes here after `vcrecon release {case.name}`"
+        return Rest(case.subject, message)
     if asked and case.others:
         where = case.others[0].container
         return Wait(case.subject, f"a person asked for its disk on {where} (rescue)", STOP_POLL_S)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from vcrecon.spec.model import Guest, Network, Service, Spec
 
 CONTEXT_LAYOUT = 1
-DEFINITION_LAYOUT = 1
+DEFINITION_LAYOUT = 2
 FIREWALL_LAYOUT = 1
 
 _NAMESPACE = uuid.UUID("6f0b7a4e-6d0f-5f0e-9a53-6f1f3cf7c0de")

@@ -87,7 +87,7 @@ def _state(flags: str) -> DomainState:
 
 def _cmdline(text: str) -> str:
     """The kernel's command line with Xen's names for the disk and for the console."""
-    return re.sub(r"\bconsole=ttyS0(,\S*)?", "console=hvc0", text.replace("/dev/vda", "/dev/xvda"))
+    return re.sub(r"(?<!\S)console=ttyS0(,\S*)?(?!\S)", "console=hvc0", text.replace("/dev/vda", "/dev/xvda"))
 
 
 def config(launch: Launch) -> str:
