@@ -210,7 +210,7 @@ class Disks:
             *(f"  {line}" for line in off),
             "  sync",
             f"  if ! umount {rescue}; then",
-            *(f"    {line}" for line in _tell_users(rescue)),
+            *(f"    {line}" for line in tell_users(rescue)),
             "  fi",
             "fi",
             f"if [ -d {rescue} ]; then rmdir {rescue}; fi",
@@ -306,7 +306,7 @@ class Disks:
         return [f"lvchange {tags} {self.path(volume)} >/dev/null"]
 
 
-def _tell_users(path: str) -> list[str]:
+def tell_users(path: str) -> list[str]:
     """Say which processes keep a mount busy, without a package that a minimal Debian lacks; then give up."""
     return [
         "users=",
