@@ -50,6 +50,15 @@ class Controls:
     def fence(self, container: str, by: str) -> dict[str, Any]:
         return {"message": f"{by} says {container} is off", "guests": [], "touched": []}
 
+    def guest(self, name: str) -> dict[str, Any]:
+        return {"name": name, "held": None}
+
+    def rescue(self, name: str, by: str) -> str:
+        return f"{by} holds {name}"
+
+    def release(self, name: str, by: str) -> str:
+        raise Refused(f"{name} is not held for rescue")
+
     def confirm(self) -> str:
         return "confirmed"
 
