@@ -106,7 +106,7 @@ class TestConsole:
 
 class TestXlParser:
     def domains(self, site: str = "lab") -> dict[str, Domain]:
-        found = Xen().parse([golden("xl-list-v.txt"), golden("xl-marks.txt")], site, "boot")
+        found = Xen().parse([golden("xl-list-v.txt"), golden("xl-marks.txt"), golden("xl-logs.txt")], site, "boot")
         return {d.guest: d for d in found}
 
     def test_states(self) -> None:
@@ -118,6 +118,17 @@ class TestXlParser:
             "erin": "off",
         }
 
+    def test_why_a_domain_is_off_is_the_last_word_of_its_log(self) -> None:
+        assert self.domains()["erin"].reason == "shutdown"
+        assert self.domains()["alice"].reason == "", "it runs: its log tells of a reboot"
+
+    @pytest.mark.parametrize(("code", "reason"), [(0, "shutdown"), (1, "rebooted"), (3, "crashed"), (9, "unknown")])
+    def test_every_code_of_xen_has_a_reason(self, code: int, reason: str) -> None:
+        log = f"/var/log/xen/xl-alice.log:Domain 5 has shut down, reason code {code} 0x{code:x}\n"
+        head, mark = golden("xl-list-v.txt").splitlines()[0], golden("xl-marks.txt").splitlines()[0]
+        (domain,) = Xen().parse([head, mark, log], "lab", "boot")
+        assert domain.reason == reason
+
     def test_a_nameless_domain_that_is_torn_down_still_uses_its_disk(self) -> None:
         assert self.domains()["carol"].active
 
@@ -127,7 +138,7 @@ class TestXlParser:
         mark = golden("xl-marks.txt").splitlines()[0]
         rows = [row.format(name="(null)", flags="--ps-d"), row.format(name="alice", flags="-b----")]
         for order in (rows, rows[::-1]):
-            (domain,) = Xen().parse([head + "".join(order), mark], "lab", "boot")
+            (domain,) = Xen().parse([head + "".join(order), mark, ""], "lab", "boot")
             assert domain.state == "running"
 
     def test_marks_of_another_site_are_not_ours(self) -> None:
@@ -139,7 +150,7 @@ class TestXlParser:
     @pytest.mark.parametrize("listing", ["", "xl: cannot open /dev/xen/privcmd", golden("xl-list-v.txt")[:300]])
     def test_anything_else_than_a_list_is_an_error(self, listing: str) -> None:
         with pytest.raises(ValueError, match="xl list said"):
-            Xen().parse([listing, ""], "lab", "boot")
+            Xen().parse([listing, "", ""], "lab", "boot")
 
 
 class TestDomainXml:
@@ -193,7 +204,7 @@ class TestXenConfig:
     def test_its_first_line_is_the_mark_that_the_parser_reads(self) -> None:
         first = config(LAUNCH).splitlines()[0]
         head = golden("xl-list-v.txt").splitlines()[0]
-        (domain,) = Xen().parse([head, f"/run/vcrecon/xen/alice.cfg:{first}"], "lab", "boot")
+        (domain,) = Xen().parse([head, f"/run/vcrecon/xen/alice.cfg:{first}", ""], "lab", "boot")
         assert domain == Domain("alice", "off", definition=DEFINITION)
 
     def test_it_says_what_the_spec_says(self) -> None:
