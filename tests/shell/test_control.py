@@ -196,6 +196,12 @@ class TestRoutes:
         assert await client.consent("prune", ["x"]) == ["prune x"]
         assert controls.consents == [("prune", ["x"])]
 
+    async def test_a_guest_is_held_and_given_back_over_it(self, client: ControlClient) -> None:
+        assert await client.guest("a-head") == {"name": "a-head", "held": None}
+        assert await client.rescue("a-head", "ann") == "ann holds a-head"
+        with pytest.raises(Refused, match="a-head is not held for rescue"):
+            await client.release("a-head", "ann")
+
 
 class TestErrors:
     async def test_a_refusal_arrives_as_it_was_said(self, client: ControlClient, path: Path) -> None:

@@ -68,18 +68,26 @@ class _Session(asyncssh.SSHClientSession[bytes]):
             _write_all(self._streams.stdout if datatype is None else self._streams.stderr, data)
         except OSError:
             # Nobody reads any more, as with `| head`: the command is to see that too.
-            self.status = 128 + signal.SIGPIPE
-            self.channel.abort()
+            self.leave(128 + signal.SIGPIPE)
 
     def eof_received(self) -> bool:
         return True
 
     def exit_status_received(self, status: int) -> None:
-        self.status = status
+        self._ends(status)
 
     def exit_signal_received(self, name: str, core_dumped: bool, msg: str, lang: str) -> None:
         with contextlib.suppress(KeyError):
-            self.status = 128 + signal.Signals[f"SIG{name}"].value
+            self._ends(128 + signal.Signals[f"SIG{name}"].value)
+
+    def _ends(self, status: int) -> None:
+        if self.status is None:
+            self.status = status
+
+    def leave(self, status: int) -> None:
+        """End it from this side; what the other side says of its own end does not matter any more."""
+        self._ends(status)
+        self.channel.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = exc
@@ -197,9 +205,8 @@ async def _pump_terminal(session: _Session, source: int, escape: bytes, *, local
         await _quiet(session)
         await session.send(escape or b"\x04")
     await asyncio.sleep(LEAVING_S)
-    if session.status is None and not session.ended.is_set():
-        session.status = 0  # it was left, as asked, though the other side does not answer
-        session.channel.abort()
+    if not session.ended.is_set():
+        session.leave(0)  # it was left, as asked, though the other side does not answer
 
 
 async def _quiet(session: _Session) -> None:
