@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import signal
 import struct
 import sys
 import termios
@@ -46,7 +47,9 @@ class Typist:
 
     def resize(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.process.send_signal(28)  # the kernel tells only a foreground group, and this one has no session
+        self.process.send_signal(
+            signal.SIGWINCH
+        )  # the kernel tells only a foreground group, and this one has no session
 
     def modes(self) -> list[object]:
         return termios.tcgetattr(self._theirs)
