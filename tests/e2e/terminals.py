@@ -34,7 +34,7 @@ class Typist:
     def type(self, text: str) -> None:
         os.write(self._own, text.encode())
 
-    async def sees(self, text: str, deadline_s: float = 30.0) -> None:
+    async def sees(self, text: str, deadline_s: float = 60.0) -> None:
         """Until the terminal shows `text`, anywhere in what it showed since the last call that found its text."""
         try:
             async with asyncio.timeout(deadline_s):
@@ -47,14 +47,12 @@ class Typist:
 
     def resize(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.process.send_signal(
-            signal.SIGWINCH
-        )  # the kernel tells only a foreground group, and this one has no session
+        self.process.send_signal(signal.SIGWINCH)  # the kernel tells a foreground group only
 
     def modes(self) -> list[object]:
         return termios.tcgetattr(self._theirs)
 
-    async def ends(self, deadline_s: float = 30.0) -> int:
+    async def ends(self, deadline_s: float = 60.0) -> int:
         status = await asyncio.wait_for(self.process.wait(), deadline_s)
         await asyncio.sleep(0)
         return status

@@ -17,6 +17,8 @@ from terminals import at_a_terminal
 
 from vcrecon.sim.control import SiteClient
 
+# Each starts a dozen interpreters, which takes its time on a busy machine.
+pytestmark = pytest.mark.timeout(300)
 RELEASED = "a-n2 is released: it boots again where the spec wants it\n"
 
 
