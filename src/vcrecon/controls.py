@@ -14,11 +14,15 @@ from typing import Any, Literal
 
 import vcrecon
 from vcrecon.controller import Controller
+from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait
-from vcrecon.core.memory import Consent, Fence
+from vcrecon.core.memory import Consent, Fence, Rescue
 from vcrecon.core.observation import Seen, Storage
-from vcrecon.core.world import fenced, frozen, held_back
+from vcrecon.core.world import Sighting, fenced, frozen, held_back
 from vcrecon.errors import Refused
+from vcrecon.host.names import rescue_point
+from vcrecon.host.rescue import facts
+from vcrecon.hypervisor import HYPERVISORS
 
 
 @dataclass(slots=True)
@@ -111,8 +115,32 @@ class SiteControls:
             "since_s": last.since_s if last else None,
             "message": self._message(name),
             "paused": bool(paused),
+            "held": self._held(name),
             "blocked": self._blocked(subject),
         }
+
+    def _held(self, guest: str) -> dict[str, Any] | None:
+        """Who holds its disk for rescue, since when and where; None when nobody does."""
+        holder = self._holder(guest)
+        if holder is None:
+            return None
+        rescue = self._controller.memory.rescues.get(guest)
+        return {
+            "container": holder.container,
+            "mounted_at": rescue_point(guest),
+            "since_s": rescue.asked_at_s if rescue else None,
+            "by": rescue.by if rescue else None,
+        }
+
+    def _holder(self, guest: str) -> Sighting | None:
+        """Where a disk of it is held; the newest of several, as after a host came back that held an older one."""
+        places = self._controller.world.sightings.get(guest, {}).values()
+        return max((s for s in places if s.volume and s.volume.held), key=lambda s: s.epoch, default=None)
+
+    def _home(self, guest: str) -> Sighting | None:
+        """Where its live disk is, as last seen; the newest of several."""
+        live = [s for s in self._controller.world.sightings.get(guest, {}).values() if s.live]
+        return max(live, key=lambda s: (s.epoch, s.active), default=None)
 
     def _blocked(self, subject: str) -> list[dict[str, str]]:
         block = self._controller.ledger.block(subject)
@@ -137,7 +165,8 @@ class SiteControls:
             for place, sighting in sorted(places.items()):
                 kept = len(sighting.quarantined)
                 if name not in c.spec.guests or kept:
-                    state = "still there" if sighting.live else ""
+                    held = sighting.volume is not None and sighting.volume.held
+                    state = "held for rescue" if held else "still there" if sighting.live else ""
                     disks = f"{kept} {'disk' if kept == 1 else 'disks'} kept" if kept else ""
                     words = ", ".join(word for word in (state, disks) if word)
                     size = sum(volume.size_bytes for volume in sighting.quarantined)
@@ -263,6 +292,113 @@ class SiteControls:
         if touched:
             message += f" Their disks stay on {name} and are kept aside when it returns."
         return {"message": message, "guests": guests, "touched": touched}
+
+    def guest(self, name: str) -> dict[str, Any]:
+        """All that a command needs to work on one guest by hand: where it is, how to get there, how far a wish is."""
+        c, plain = self._controller, self._guest_name(name)
+        subject, home, rescue = f"guest/{plain}", self._home(plain), c.memory.rescues.get(plain)
+        place = home.container if home else c.spec.placement.get(plain)
+        last, guest = c.memory.states.get(subject), c.spec.guests.get(plain)
+        container = c.spec.containers.get(place or "")
+        pending = rescue.wish if rescue is not None and not rescue.done else None
+        attempts = c.memory.attempts.get(subject)
+        failed = attempts if attempts and attempts.error not in (CRASH_LOOP, "locked") else None
+        return {
+            "name": plain,
+            "container": place,
+            "reachable": place is not None and c.world.reachable(place),
+            "state": last.state if last else "unknown",
+            "active": home is not None and home.active,
+            "held": self._held(plain),
+            "busy": subject in c.view().busy,
+            "pending": pending,
+            "trouble": failed.message if failed and pending else None,
+            "message": self._message(plain),
+            "mounted_at": rescue_point(plain),
+            "console": HYPERVISORS[container.hypervisor].console(plain) if container else None,
+            "ssh": self._ssh(place),
+            "facts": {**facts(guest, c.wanted), "container": place} if guest else None,
+            "root_password": str(guest.root_password) if guest else None,
+            "specs": self._spec_state.directory,
+        }
+
+    def _ssh(self, container: str | None) -> dict[str, Any] | None:
+        """How this service itself reaches a container: a command on the same machine may do likewise (S9)."""
+        spec = self._controller.spec
+        found = spec.containers.get(container or "")
+        if found is None:
+            return None
+        ssh = spec.site.ssh
+        return {
+            "name": found.name,
+            "address": found.address,
+            "port": found.port,
+            "user": ssh.user,
+            "key": str(ssh.key),
+            "known_hosts": str(ssh.known_hosts),
+        }
+
+    def rescue(self, name: str, by: str) -> str:
+        """Halt a guest and hold its disk, mounted on its container, for a person to work on."""
+        guest = self._guest_name(name)
+        home = self._reachable_home(guest)
+        if home.volume is None or not home.volume.boots:
+            raise Refused(
+                f"{guest} has not booted yet, so there is nothing to rescue: vcrecon still makes it, "
+                f"and `vcrecon status` says how far it is"
+            )
+        self._refuse_paused(guest, home.container)
+        again = "again " if home.volume.held else ""
+        self._ask(Rescue(guest, "hold", time.time(), by), "rescue-asked", f"{by} asked {again}for its disk")
+        if home.volume.held:
+            return f"{guest} is held already"
+        return f"{guest} is halted" if home.active else f"{guest} is down already"
+
+    def release(self, name: str, by: str) -> str:
+        """Take a held guest's disk back from the person who worked on it; the rules boot it again."""
+        guest = self._guest_name(name)
+        rescue, holder = self._controller.memory.rescues.get(guest), self._holder(guest)
+        asked = rescue is not None and not rescue.done
+        home = holder or (self._home(guest) if asked else None)
+        if home is None or home.volume is None:
+            raise Refused(f"{guest} is not held for rescue")
+        self._refuse_paused(guest, home.container)
+        self._ask(Rescue(guest, "release", time.time(), by), "release-asked", f"{by} gives its disk back")
+        if not self._controller.world.reachable(home.container):
+            return f"{home.container} does not answer now: {guest} is released once it does"
+        return f"{guest} is released"
+
+    def _ask(self, rescue: Rescue, reason: str, message: str) -> None:
+        """Durable first, then done by the next pass (S7); what failed before does not keep a person waiting."""
+        c, subject = self._controller, f"guest/{rescue.guest}"
+        with c.ledger.record.batch() as batch:
+            batch.put_rescue(rescue)
+            batch.remove_attempts(subject)
+            batch.event(subject, reason, message)
+        c.wake({c.spec.placement.get(rescue.guest, ""), *c.world.sightings.get(rescue.guest, {})})
+
+    def _guest_name(self, name: str) -> str:
+        kind, _, guest = self._subject(name).partition("/")
+        if kind != "guest":
+            raise Refused(f"{name!r} is a {kind}; this needs a guest")
+        return guest
+
+    def _reachable_home(self, guest: str) -> Sighting:
+        home = self._home(guest)
+        place = home.container if home else self._controller.spec.placement.get(guest)
+        if place is not None and not self._controller.world.reachable(place):
+            raise Refused(f"{place} does not answer, so the disk of {guest} is out of reach: bring {place} back first")
+        if home is None or home.volume is None:
+            raise Refused(f"{guest} has no disk yet: `vcrecon status` says what it waits for")
+        return home
+
+    def _refuse_paused(self, guest: str, container: str) -> None:
+        spec = self._controller.spec
+        cluster = spec.guests[guest].cluster if guest in spec.guests else None
+        for subject in ("site", f"container/{container}", f"cluster/{cluster}", f"guest/{guest}"):
+            if subject in self._controller.memory.paused:
+                end = f"vcrecon resume {_short(subject)}".rstrip()
+                raise Refused(f"{subject} is paused, so vcrecon does nothing to {guest}: `{end}` first")
 
     def confirm(self) -> str:
         """Let the present spec stop as many guests as it says (S3)."""

@@ -110,6 +110,28 @@ def an_event(number: int, subject: str = "guest/a-head", message: str = "first b
     }
 
 
+def a_found_guest(**changes: Any) -> dict[str, Any]:
+    """What the service tells a command that works on one guest by hand."""
+    return {
+        "container": "c01",
+        "reachable": True,
+        "state": "running",
+        "active": True,
+        "held": None,
+        "busy": False,
+        "pending": None,
+        "trouble": None,
+        "message": "running",
+        "mounted_at": "/run/vcrecon/rescue/a-head",
+        "console": "virsh console a-head",
+        "ssh": None,
+        "facts": {"name": "a-head"},
+        "root_password": "/nowhere/root.hash",
+        "specs": "/nowhere",
+        **changes,
+    }
+
+
 class FakeControls:
     """Answers from `site` and `history`; `asked` lists every request that would change something."""
 
@@ -117,6 +139,8 @@ class FakeControls:
         self.site = a_status()
         self.history: list[dict[str, Any]] = []
         self.asked: list[tuple[Any, ...]] = []
+        self.found = a_found_guest()
+        self.after_asking: dict[str, Any] = {}
 
     def status(self) -> dict[str, Any]:
         return self.site
@@ -144,6 +168,19 @@ class FakeControls:
     def fence(self, container: str, by: str) -> dict[str, Any]:
         self.asked.append(("fence", container, by))
         return {"message": f"{container} counts as off", "guests": ["a-head"], "touched": []}
+
+    def guest(self, name: str) -> dict[str, Any]:
+        return {**self.found, "name": name}
+
+    def rescue(self, name: str, by: str) -> str:
+        self.asked.append(("rescue", name, by))
+        self.found = {**self.found, "pending": "hold", **self.after_asking}
+        return f"{name} is halted"
+
+    def release(self, name: str, by: str) -> str:
+        self.asked.append(("release", name, by))
+        self.found = {**self.found, "held": None, "pending": None, **self.after_asking}
+        return f"{name} is released"
 
     def confirm(self) -> str:
         self.asked.append(("confirm",))

@@ -18,16 +18,18 @@ from vcrecon.core.actions import (
     CreateVolume,
     Discard,
     GuestAction,
+    Hold,
     MarkTouched,
     Prune,
     Quarantine,
+    Release,
     Restore,
     StartGuest,
     StopGuest,
 )
 from vcrecon.core.decisions import Rest
 from vcrecon.core.foresee import foresee
-from vcrecon.core.memory import Claim, Consent, Fence, Intent, Memory
+from vcrecon.core.memory import Claim, Consent, Fence, Intent, Memory, Rescue
 from vcrecon.core.observation import UNKNOWN, Domain, NetworkFacts, Seen, Storage, Volume
 from vcrecon.core.world import World
 
@@ -146,6 +148,15 @@ class History:
                     self.work.get((c, v.name), 0) for c in CONTAINERS for v in self.volumes(c) if v.guest == guest
                 }
 
+    def rescue(self, guest: str, wish: str) -> None:
+        """A person asks for a guest's disk, or gives it back; on a disk that is held they write."""
+        self.site.memory.rescues[guest] = Rescue(guest, wish, self.site.now_s, "a person")  # type: ignore[arg-type]
+        for container in CONTAINERS:
+            volume = self.volume(container, f"vcg-{guest}")
+            if volume is not None and volume.held:
+                self.clock += 1
+                self.work[container, volume.name] = self.clock
+
     def confirm(self) -> None:
         self.site.memory.confirmed_digest = self.site.spec.digest
 
@@ -181,6 +192,7 @@ class History:
             if outcome != "fails" and self._host_allows(action):
                 self._judge(action)
                 self._happen(action)
+                self._wish_done(action)
                 self.log.append(told(action))
             if not isinstance(action, StartGuest | StopGuest):
                 self.site.memory.intents.pop(action.subject, None)
@@ -190,6 +202,16 @@ class History:
             for place in {container} | {a.source for a in plan.actions if isinstance(a, CopyDisk)}:
                 self.look(place)
         return len(plan.actions)
+
+    def _wish_done(self, action: Action) -> None:
+        """As the ledger notes it."""
+        rescues = self.site.memory.rescues
+        if isinstance(action, Hold | Release) and action.guest in rescues:
+            rescue = rescues[action.guest]
+            if rescue.wish == action.kind == "hold":
+                rescues[action.guest] = replace(rescue, done=True)
+            elif rescue.wish == action.kind:
+                del rescues[action.guest]
 
     def _begin(self, action: Action) -> None:
         """As the ledger does before the first command."""
@@ -216,11 +238,11 @@ class History:
                 there = self.volume(action.source, action.source_volume)
                 whole = there is not None and (there.epoch, there.boots) == (action.epoch, action.boots)
                 return whole and not self.active(action.source, action.guest) and (found is None or found.incoming)
-            case Contextualize() | Quarantine() | Discard():
+            case Contextualize() | Quarantine() | Discard() | Hold():
                 return found is not None and not self.active(action.container, action.guest)
             case ActivateCopy():
                 return found is not None and found.incoming and found.copy_of is not None
-            case StartGuest() | MarkTouched() | Restore() | Prune():
+            case StartGuest() | MarkTouched() | Restore() | Prune() | Release():
                 return found is not None
         return True
 
@@ -231,6 +253,11 @@ class History:
         name = action.guest
         where = (action.container, getattr(action, "volume", f"vcg-{name}"))
         volume, mine = self.volume(*where), self.work.get(where, 0)
+        if isinstance(action, CopyDisk):
+            volume = self.volume(action.source, action.source_volume)
+        hands_off = volume is not None and volume.held and not isinstance(action, Hold | Release)
+        # A copy that runs although its disk is held must stop; nothing else may be done.
+        self._demand(not hands_off or isinstance(action, StopGuest), f"rescue: {told(action)} of a held disk")
         match action:
             case StartGuest():
                 twins = [c for c in CONTAINERS if c != action.container and self.active(c, name)]
@@ -277,6 +304,8 @@ class History:
             self.look(container)
         for _ in range(rounds_max):
             self.site.now_s += 400.0  # beyond every backoff and grace time
+            for guest in {v.guest for c in CONTAINERS for v in self.volumes(c) if v.held} | {*self.site.memory.rescues}:
+                self.rescue(guest, "release")
             if not sum(self.run_pass(container) for container in CONTAINERS):
                 return
         raise AssertionError(f"no fixpoint after {rounds_max} rounds: " + "\n  ".join(self.log[-25:]))

@@ -27,6 +27,7 @@ events = st.one_of(
     st.tuples(st.just("power-off"), containers),
     st.tuples(st.just("lose-disk"), containers, guests),
     st.tuples(st.just("consent"), st.sampled_from(["rebuild", "prune"]), guests),
+    st.tuples(st.just("rescue"), guests, st.sampled_from(["hold", "hold", "release"]), st.integers(0, 2)),
     st.just(("confirm",)),
     st.just(("session",)),
     st.tuples(st.just("later"), st.sampled_from([3.0, 70.0, -100.0])),
@@ -62,6 +63,10 @@ def live_through(history: History, event: tuple) -> None:  # type: ignore[type-a
             history.lose_disk(container, guest)
         case ("consent", kind, guest):
             history.consent(kind, guest)
+        case ("rescue", guest, wish, rounds):
+            history.rescue(guest, wish)
+            for container in CONTAINERS * rounds:
+                history.run_pass(container)
         case ("confirm",):
             history.confirm()
         case ("session",):

@@ -25,8 +25,8 @@ reality moves by itself, for instance when a guest dies, the new state is adopte
 the next plan starts from there. Silence is not a state: a container that does not answer keeps its last one.
 
 """
-LATER = {"install", "finish-install", "abort-install", "reinstall", "hold", "release"}
-"""Triggers of edges that the installer and the rescue commands will take."""
+LATER = {"install", "finish-install", "abort-install", "reinstall"}
+"""Triggers of edges that the installer will take."""
 
 
 def test_every_edge_is_taken_by_an_action() -> None:

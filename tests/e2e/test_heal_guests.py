@@ -47,27 +47,29 @@ async def test_a_guest_that_switches_itself_off_is_started_again(tmp_path: Path)
         await play.restarted("b-head", boots)
 
 
-async def test_a_clean_power_off_is_honoured_when_the_spec_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("guest", "container"), [("b-head", "c02"), ("a-n1", "c03")], ids=["kvm", "xen"])
+async def test_a_clean_power_off_is_honoured_when_the_spec_says_so(tmp_path: Path, guest: str, container: str) -> None:
     def honour(files: SpecFiles) -> None:
         files.set_policy(on_poweroff="honour")
 
     async with playground(tmp_path, vary=honour) as play:
-        boots = play.boots("b-head")
-        await play.site.shutdown_guest("b-head")
-        await play.until(lambda: play.state_of("b-head") == "stopped", "b-head is seen off")
-        await play.relisted("c02", times=2)
-        assert play.boots("b-head") == boots
+        boots = play.boots(guest)
+        await play.site.shutdown_guest(guest)
+        await play.until(lambda: play.state_of(guest) == "stopped", f"{guest} is seen off")
+        await play.relisted(container, times=2)
+        assert play.boots(guest) == boots
         assert play.controller.converged
 
 
-async def test_a_crash_is_healed_even_where_a_clean_power_off_is_honoured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guest", ["b-head", "a-n1"], ids=["kvm", "xen"])
+async def test_a_crash_is_healed_even_where_a_clean_power_off_is_honoured(tmp_path: Path, guest: str) -> None:
     def honour(files: SpecFiles) -> None:
         files.set_policy(on_poweroff="honour")
 
     async with playground(tmp_path, vary=honour) as play:
-        boots = play.boots("b-head")
-        await play.site.kill_guest("b-head")
-        await play.restarted("b-head", boots)
+        boots = play.boots(guest)
+        await play.site.kill_guest(guest)
+        await play.restarted(guest, boots)
 
 
 async def test_a_guest_that_dies_again_and_again_is_restarted_ever_more_slowly(tmp_path: Path) -> None:

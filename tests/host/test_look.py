@@ -311,7 +311,7 @@ class TestScript:
         assert "ping -c 1 -W 1 -n -q -I vcbr101 10.1.1.11 &" in cheap
 
     def test_domains_of_xen_come_from_the_script(self) -> None:
-        text = sections(guests0=golden("xl-list-v.txt"), guests1=golden("xl-marks.txt"))
+        text = sections(guests0=golden("xl-list-v.txt"), guests1=golden("xl-marks.txt"), guests2=golden("xl-logs.txt"))
         seen = parse(text, None, container=C1, site="lab", parts=ALL_PARTS, hypervisor=Xen(), before=None, at_s=1.0)
         assert isinstance(seen.domains, tuple)
         assert Domain("alice", "running", f"{BOOT_ID}/3", "", "d" * 32) in seen.domains

@@ -89,9 +89,29 @@ class TestVirshParser:
             Kvm().parse([said, ""], "lab", "boot")
 
 
+class TestConsole:
+    def test_each_hypervisor_joins_a_terminal_to_the_guest(self) -> None:
+        assert {name: h.console("alice") for name, h in HYPERVISORS.items()} == {
+            "kvm": "virsh console alice",
+            "xen": "xl console alice",
+        }
+
+    @pytest.mark.parametrize(
+        ("told", "given"),
+        [
+            ("root=/dev/vda rw console=ttyS0", "root=/dev/xvda rw console=hvc0"),
+            ("console=ttyS0,115200n8 quiet", "console=hvc0 quiet"),
+            ("console=ttyS0,115200 console=tty0", "console=hvc0 console=tty0"),
+            ("console=ttyS01 console=hvc0", "console=ttyS01 console=hvc0"),
+        ],
+    )
+    def test_a_xen_guest_is_told_its_own_name_of_the_serial_console(self, told: str, given: str) -> None:
+        assert f'cmdline = "{given}"\n' in config(replace(LAUNCH, cmdline=told))
+
+
 class TestXlParser:
     def domains(self, site: str = "lab") -> dict[str, Domain]:
-        found = Xen().parse([golden("xl-list-v.txt"), golden("xl-marks.txt")], site, "boot")
+        found = Xen().parse([golden("xl-list-v.txt"), golden("xl-marks.txt"), golden("xl-logs.txt")], site, "boot")
         return {d.guest: d for d in found}
 
     def test_states(self) -> None:
@@ -104,8 +124,19 @@ class TestXlParser:
         }
 
     def test_domains_without_our_mark_and_marks_of_another_site_are_strangers(self) -> None:
-        answers = [golden("xl-list-v.txt"), golden("xl-marks.txt")]
+        answers = [golden("xl-list-v.txt"), golden("xl-marks.txt"), ""]
         assert Xen().strangers(answers, "lab") == {"Domain-0", "not-ours", "frank"}
+
+    def test_why_a_domain_is_off_is_the_last_word_of_its_log(self) -> None:
+        assert self.domains()["erin"].reason == "shutdown"
+        assert self.domains()["alice"].reason == "", "it runs: its log tells of a reboot"
+
+    @pytest.mark.parametrize(("code", "reason"), [(0, "shutdown"), (1, "rebooted"), (3, "crashed"), (9, "unknown")])
+    def test_every_code_of_xen_has_a_reason(self, code: int, reason: str) -> None:
+        log = f"/var/log/xen/xl-alice.log:Domain 5 has shut down, reason code {code} 0x{code:x}\n"
+        head, mark = golden("xl-list-v.txt").splitlines()[0], golden("xl-marks.txt").splitlines()[0]
+        (domain,) = Xen().parse([head, mark, log], "lab", "boot")
+        assert domain.reason == reason
 
     def test_a_nameless_domain_that_is_torn_down_still_uses_its_disk(self) -> None:
         assert self.domains()["carol"].active
@@ -116,7 +147,7 @@ class TestXlParser:
         mark = golden("xl-marks.txt").splitlines()[0]
         rows = [row.format(name="(null)", flags="--ps-d"), row.format(name="alice", flags="-b----")]
         for order in (rows, rows[::-1]):
-            (domain,) = Xen().parse([head + "".join(order), mark], "lab", "boot")
+            (domain,) = Xen().parse([head + "".join(order), mark, ""], "lab", "boot")
             assert domain.state == "running"
 
     def test_marks_of_another_site_are_not_ours(self) -> None:
@@ -128,7 +159,7 @@ class TestXlParser:
     @pytest.mark.parametrize("listing", ["", "xl: cannot open /dev/xen/privcmd", golden("xl-list-v.txt")[:300]])
     def test_anything_else_than_a_list_is_an_error(self, listing: str) -> None:
         with pytest.raises(ValueError, match="xl list said"):
-            Xen().parse([listing, ""], "lab", "boot")
+            Xen().parse([listing, "", ""], "lab", "boot")
 
 
 class TestDomainXml:
@@ -182,7 +213,7 @@ class TestXenConfig:
     def test_its_first_line_is_the_mark_that_the_parser_reads(self) -> None:
         first = config(LAUNCH).splitlines()[0]
         head = golden("xl-list-v.txt").splitlines()[0]
-        (domain,) = Xen().parse([head, f"/run/vcrecon/xen/alice.cfg:{first}"], "lab", "boot")
+        (domain,) = Xen().parse([head, f"/run/vcrecon/xen/alice.cfg:{first}", ""], "lab", "boot")
         assert domain == Domain("alice", "off", definition=DEFINITION)
 
     def test_it_says_what_the_spec_says(self) -> None:

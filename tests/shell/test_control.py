@@ -50,6 +50,15 @@ class Controls:
     def fence(self, container: str, by: str) -> dict[str, Any]:
         return {"message": f"{by} says {container} is off", "guests": [], "touched": []}
 
+    def guest(self, name: str) -> dict[str, Any]:
+        return {"name": name, "held": None}
+
+    def rescue(self, name: str, by: str) -> str:
+        return f"{by} holds {name}"
+
+    def release(self, name: str, by: str) -> str:
+        raise Refused(f"{name} is not held for rescue")
+
     def confirm(self) -> str:
         return "confirmed"
 
@@ -186,6 +195,12 @@ class TestRoutes:
         assert (await client.fence("c01", "ann"))["message"] == "ann says c01 is off"
         assert await client.consent("prune", ["x"]) == ["prune x"]
         assert controls.consents == [("prune", ["x"])]
+
+    async def test_a_guest_is_held_and_given_back_over_it(self, client: ControlClient) -> None:
+        assert await client.guest("a-head") == {"name": "a-head", "held": None}
+        assert await client.rescue("a-head", "ann") == "ann holds a-head"
+        with pytest.raises(Refused, match="a-head is not held for rescue"):
+            await client.release("a-head", "ann")
 
 
 class TestErrors:

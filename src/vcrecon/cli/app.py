@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from vcrecon import __version__
-from vcrecon.cli import deployment, describe, plan, serve, words
+from vcrecon.cli import console, deployment, describe, plan, rescue, serve, words
 from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
 from vcrecon.cli.lab_command import app as lab
@@ -85,6 +85,10 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, str, str], ...] = (
     (words.pause, "pause", "Keep hands off an object or the whole site.", "vcrecon pause cluster/a"),
     (words.resume, "resume", "End a pause.", "vcrecon resume cluster/a"),
     (words.rebuild, "rebuild", "Give guests new disks from their image.", "vcrecon rebuild a-n1"),
+    (rescue.rescue, "rescue", "Halt a guest and open a shell on its disk.", "vcrecon rescue a-n1 --run 'ls -l etc'"),
+    (rescue.fix, "fix", "Halt a guest, mend it by a recipe, boot it.", "vcrecon fix a-n1 restore-shadow"),
+    (rescue.release, "release", "Boot a guest that was rescued.", "vcrecon release a-n1"),
+    (console.console, "console", "Open the serial console of a guest.", "vcrecon console a-n1"),
     (words.prune, "prune", "List disks that were kept, or remove some.", "vcrecon prune a-n1"),
     (words.confirm_change, "confirm", "Give the word that a large change waits for.", "vcrecon confirm"),
     (describe.schema, "schema", "Print the JSON Schema of the spec files.", "vcrecon schema > vcrecon.schema.json"),

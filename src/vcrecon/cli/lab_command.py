@@ -12,8 +12,7 @@ import typer
 from vcrecon.cli import options
 from vcrecon.cli.output import columns, say, say_json
 from vcrecon.cli.shipped import shipped_specs
-from vcrecon.lab import breakage, inside, lab
-from vcrecon.lab.layout import Files
+from vcrecon.lab.layout import Accel, Files
 
 app = typer.Typer(
     name="lab",
@@ -39,7 +38,7 @@ def up(
         Path | None, typer.Option("--specs", help="The site to build; by default the one that ships: specs/lab.")
     ] = None,
     accel: Annotated[
-        lab.Accel, typer.Option("--accel", help="auto tries /dev/kvm, and emulates where that does not run.")
+        Accel, typer.Option("--accel", help="auto tries /dev/kvm, and emulates where that does not run.")
     ] = "auto",
 ) -> None:
     """Build the images once, start a virtual machine for every container, and write a spec directory for them.
@@ -47,6 +46,8 @@ def up(
     Everything is in network namespaces of its own. Takes about four minutes the first time, one when the
     images are cached; it can be called again to switch on what is off.
     """
+    from vcrecon.lab import lab
+
     plan = lab.up(specs or shipped_specs("lab"), _Said(), accel=accel)
     target = Files().specs
     typer.echo(f"The lab is up: {len(plan.machines)} containers. Its spec directory is {target}")
@@ -60,6 +61,8 @@ def up(
 @app.command("status", short_help="Show the lab's machines.")
 def status(as_json: options.Json = False) -> None:
     """Show which machines are on and answer, and where to look inside. Exits with 1 when one does not answer."""
+    from vcrecon.lab import lab
+
     files = Files()
     rows = lab.status(files)
     if as_json:
@@ -78,6 +81,8 @@ def ssh(
     command: Annotated[list[str] | None, typer.Argument(help="What to run there; a shell without it.")] = None,
 ) -> None:
     """Log in as root with the lab's key; to a guest by way of the container that it is placed on."""
+    from vcrecon.lab import inside
+
     line: list[Any] = inside.ssh_command(name, command or [], Files())
     os.execvp(line[0], line)  # noqa: S606 - the terminal belongs to ssh from here on
 
@@ -88,6 +93,8 @@ def break_(
     name: Annotated[str, typer.Argument(help="The container or guest that it happens to.")] = "",
 ) -> None:
     """Do to the lab what a class, or fate, does to a site. Without arguments: list what can be broken."""
+    from vcrecon.lab import breakage
+
     if what == "list":
         rows = [(entry.name, entry.victim, entry.effect) for entry in breakage.BREAKAGES.values()]
         say(columns(("WHAT", "OF A", "WHAT HAPPENS"), rows))
@@ -98,5 +105,7 @@ def break_(
 @app.command("down", short_help="Remove the lab.")
 def down() -> None:
     """End its machines and remove everything it made but the cached images. Safe to call at any time."""
+    from vcrecon.lab import lab
+
     ended = lab.down()
     typer.echo(f"The lab is gone ({ended} processes ended). Its images stay cached for the next one.")

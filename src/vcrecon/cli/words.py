@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +12,7 @@ import typer
 
 from vcrecon.cli import options
 from vcrecon.cli.output import columns, confirm, count, duration, listed, say, say_json, size
+from vcrecon.cli.reach import who
 from vcrecon.cli.target import Target, resolve, talk
 from vcrecon.errors import Refused
 
@@ -135,7 +134,7 @@ def fence(
         raise typer.Exit(1)
 
     async def ask(client: ControlClient) -> dict[str, Any]:
-        return await client.fence(name, _who())
+        return await client.fence(name, who())
 
     answer = talk(target, ask)
     if as_json:
@@ -214,11 +213,3 @@ def _what_fence_means(name: str, guests: Sequence[str]) -> list[str]:
         "they are. When the container comes back, the old copies are stopped first and their disks kept.",
         f"If it is off, type: vcrecon fence {name} --confirmed",
     ]
-
-
-def _who() -> str:
-    """Who gives the word, for the history."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

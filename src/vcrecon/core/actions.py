@@ -91,11 +91,12 @@ class StartGuest(GuestAction):
 
 @dataclass(frozen=True, slots=True)
 class StopGuest(GuestAction):
-    """Ask the guest to power off; `force` pulls the plug."""
+    """Ask the guest to power off; `force` pulls the plug. With `urgent` a person waits at the keyboard."""
 
     kind: ClassVar[str] = "stop-guest"
     disturbs: ClassVar[bool] = True
     force: bool = False
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,26 @@ class Restore(GuestAction):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold(GuestAction):
+    """Mark a stopped guest's disk as in a person's hands, and mount it on the container (rescue).
+
+    `boots` is the count after it: what a person changes makes a copy outdated as a boot does.
+    """
+
+    kind: ClassVar[str] = "hold"
+    volume: str = ""
+    boots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Release(GuestAction):
+    """Unmount a held disk and hand it back to the rules."""
+
+    kind: ClassVar[str] = "release"
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Discard(GuestAction):
     """Remove a volume that holds no student's work: an unfinished copy, or a disk that was never touched."""
 
@@ -180,6 +201,8 @@ ACTIONS: tuple[type[Action], ...] = (
     MarkTouched,
     Quarantine,
     Restore,
+    Hold,
+    Release,
     Discard,
     Prune,
 )

@@ -77,7 +77,7 @@ class Admission:
     def _queues(self, action: Action, memory: Memory) -> Iterable[str]:
         if isinstance(action, FetchImage):
             yield "image-transfers"
-        if isinstance(action, CopyDisk) or (isinstance(action, StopGuest) and not action.force):
+        if isinstance(action, CopyDisk) or (isinstance(action, StopGuest) and not (action.force or action.urgent)):
             yield "moves"
         if isinstance(action, StartGuest):
             yield "starts"

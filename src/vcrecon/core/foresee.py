@@ -16,9 +16,11 @@ from vcrecon.core.actions import (
     CreateVolume,
     Discard,
     FetchImage,
+    Hold,
     MarkTouched,
     Prune,
     Quarantine,
+    Release,
     Restore,
     SetUpNetwork,
     StartGuest,
@@ -35,6 +37,8 @@ def foresee(action: Action, wanted: Wanted, world: World, memory: Memory) -> Non
     seen = world.current[action.container]
     if not isinstance(seen, Seen):
         return
+    if isinstance(action, Hold | Release):
+        _rescued(action, memory)
     if isinstance(action, SetUpNetwork):
         world.observe(_network(action, wanted, world, seen))
     elif isinstance(action, FetchImage):
@@ -43,6 +47,15 @@ def foresee(action: Action, wanted: Wanted, world: World, memory: Memory) -> Non
         world.observe(_domain(action, wanted, seen, memory))
     else:
         world.observe(_disk(action, wanted, seen, memory))
+
+
+def _rescued(action: Hold | Release, memory: Memory) -> None:
+    """The person's wish is done, as the ledger notes it."""
+    rescue = memory.rescues.get(action.guest)
+    if rescue is not None and isinstance(action, Hold):
+        memory.rescues[action.guest] = replace(rescue, done=True)
+    else:
+        memory.rescues.pop(action.guest, None)
 
 
 def _network(action: SetUpNetwork, wanted: Wanted, world: World, seen: Seen) -> Seen:
@@ -124,6 +137,13 @@ def _disk(action: Action, wanted: Wanted, seen: Seen, memory: Memory) -> Seen:
             )
         case MarkTouched():
             return _change(seen, action.volume, lambda v: replace(v, touched=True))
+        case Hold():
+            # The hypervisor forgets the guest, so that nobody starts it while a person writes to its disk.
+            domains = seen.domains if isinstance(seen.domains, tuple) else ()
+            seen = replace(seen, domains=tuple(domain for domain in domains if domain.guest != action.guest))
+            return _change(seen, action.volume, lambda v: replace(v, held=True, boots=action.boots))
+        case Release():
+            return _change(seen, action.volume, lambda v: replace(v, held=False))
         case Quarantine():
             aside = f"vcq-{action.guest}-{action.epoch}"
             return _change(seen, action.volume, lambda v: replace(v, name=aside, quarantined=action.why))

@@ -28,7 +28,10 @@ from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
+from vcrecon.core.halting import STOP_POLL_S
+from vcrecon.core.halting import stop as _stop
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
+from vcrecon.core.rescue_rules import give_back, hold
 from vcrecon.core.strangers import name_taken, taken_on
 from vcrecon.core.wanted import HOOKED
 from vcrecon.core.world import Sighting, fenced
@@ -38,7 +41,6 @@ SMALL_DISK_BYTES = 64 * 1024**2
 """What a thin snapshot is assumed to need at once."""
 
 METADATA_FULL_PERCENT = 95.0
-STOP_POLL_S = 2.0
 BOOT_POLL_S = 1.0
 
 
@@ -93,12 +95,6 @@ def _unknown(case: Case) -> Decision | None:
         )
     if case.observation.release in (None, UNKNOWN):
         return Wait(case.subject, f"{case.container} is not installed")
-    return None
-
-
-def _held(case: Case) -> Decision | None:
-    if case.volume is not None and case.volume.held:
-        return Rest(case.subject, "held for rescue: vcrecon keeps its hands off until `vcrecon release`")
     return None
 
 
@@ -485,19 +481,6 @@ def _start(case: Case) -> Decision | None:
     return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))
 
 
-def _stop(case: Case, reason: str) -> Decision:
-    """Ask first; pull the plug when it has not stopped within the grace time."""
-    intent = case.memory.intents.get(case.subject)
-    if intent is None or intent.action != StopGuest.kind:
-        return Do(StopGuest(case.container, reason, case.name))
-    waited_s = case.view.now_s - intent.since_s
-    if waited_s < 0:  # the clock was set back: ask again, which sets the time anew
-        return Do(StopGuest(case.container, reason, case.name))
-    if waited_s < case.view.spec.site.stop_grace_s:
-        return Wait(case.subject, f"asked to power off {waited_s:.0f} s ago: {reason}", STOP_POLL_S)
-    return Do(StopGuest(case.container, f"did not stop within {waited_s:.0f} s: {reason}", case.name, force=True))
-
-
 # --- rules for a guest that does not belong on this container -------------------------------------------------
 
 
@@ -607,7 +590,7 @@ def _leave(case: Case) -> Decision | None:
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
 
 
-COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, _held, name_taken, _stale)
+COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, give_back, name_taken, _stale, hold)
 WANTED: tuple[Rule, ...] = (
     _backoff,
     _prune,

@@ -1,4 +1,4 @@
-"""What vcrecon remembers because no host can tell: claims, consents, fences, attempts, intents, pauses.
+"""What vcrecon remembers because no host can tell: claims, consents, fences, attempts, intents, pauses, rescues.
 
 Read by the planner, kept on disk by `shell.record`. Deleting all of it must cause no restart and no
 reinstall (design, section 4); what it adds is caution (S1, S2) and patience (S8). Times are Unix seconds.
@@ -73,6 +73,20 @@ class LastState:
     since_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """A person's wish to work on a guest's disk, or to give it back. That the disk is held, its own tag says.
+
+    `done` once the guest was held; a wish to give it back is forgotten when it is done.
+    """
+
+    guest: str
+    wish: Literal["hold", "release"]
+    asked_at_s: float
+    by: str
+    done: bool = False
+
+
 @dataclass(slots=True)
 class Memory:
     """All of it, by key. `claims_complete` is false when hosts already held guests before this record began."""
@@ -84,6 +98,7 @@ class Memory:
     fences: dict[str, Fence] = field(default_factory=dict)
     states: dict[str, LastState] = field(default_factory=dict)
     paused: dict[str, float] = field(default_factory=dict)
+    rescues: dict[str, Rescue] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
     confirmed_digest: str | None = None

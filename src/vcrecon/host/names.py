@@ -7,7 +7,7 @@ LVM tags are the witnesses of a guest's disk: they live and die with it. All of 
     vc.guest=NAME vc.epoch=N      whose disk, and which of its disks over time
     vc.image=SHA256               what it was made from, set once complete
     vc.context=DIGEST             what contextualization wrote
-    vc.boots=N                    how often it was handed to a running guest, set before each start
+    vc.boots=N                    how often it was handed to a running guest or a person, set before each time
     vc.touched                    may hold a student's work (S2)
     vc.building | vc.incoming     not complete: being made | being copied here
     vc.copy=EPOCH.BOOTS           an incoming copy proved equal to that disk
@@ -47,6 +47,11 @@ def device(group: str, volume: str) -> str:
 def mount_point(volume: str) -> str:
     """Where vcrecon mounts a volume for a moment."""
     return f"{RUN_DIR}/mnt/{volume}"
+
+
+def rescue_point(guest: str) -> str:
+    """Where a held guest's disk is mounted for a person to work on."""
+    return f"{RUN_DIR}/rescue/{guest}"
 
 
 def bridge(vlan: int) -> str:

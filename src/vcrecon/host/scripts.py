@@ -17,9 +17,11 @@ from vcrecon.core.actions import (
     Discard,
     FetchImage,
     GuestAction,
+    Hold,
     MarkTouched,
     Prune,
     Quarantine,
+    Release,
     Restore,
     SetUpNetwork,
     StartGuest,
@@ -212,7 +214,7 @@ def _start_guest(action: StartGuest, bench: Bench) -> list[Step]:
         f"{IMAGE_DIR}/{image.initrd.sha256}" if image.initrd else None,
     )
     define, stdin = hypervisor.define(launch)
-    mark = bench.disks(action.container).mark_start(action.volume, action.boots, touched=action.touched)
+    mark = bench.disks(action.container).mark_start(guest.name, action.volume, action.boots, touched=action.touched)
     lines = [*define, *mark, *hypervisor.start(guest.name)]
     return [_guest_step(action, lines, stdin, START_S)]
 
@@ -232,6 +234,18 @@ def _quarantine(action: Quarantine, bench: Bench) -> list[Step]:
 def _restore(action: Restore, bench: Bench) -> list[Step]:
     lines = bench.disks(action.container).restore(action.guest, action.volume, touched=action.touched)
     return [_guest_step(action, lines)]
+
+
+def _hold(action: Hold, bench: Bench) -> list[Step]:
+    lines = bench.require_off(action.container, action.guest)
+    # Without its definition nobody starts it by hand, and why it went down is forgotten: it boots once released.
+    lines += bench.hypervisor(action.container).forget(action.guest)
+    return [_guest_step(action, lines + bench.disks(action.container).hold(action.guest, action.volume, action.boots))]
+
+
+def _release(action: Release, bench: Bench) -> list[Step]:
+    off = bench.require_off(action.container, action.guest)
+    return [_guest_step(action, bench.disks(action.container).release(action.guest, action.volume, off))]
 
 
 def _discard(action: Discard, bench: Bench) -> list[Step]:
@@ -268,6 +282,8 @@ _STEPS: dict[type[Action], Callable[..., list[Step]]] = {
     StopGuest: _stop_guest,
     Quarantine: _quarantine,
     Restore: _restore,
+    Hold: _hold,
+    Release: _release,
     Discard: _discard,
     Prune: _prune,
     MarkTouched: _mark_touched,

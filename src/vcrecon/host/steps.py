@@ -1,6 +1,6 @@
 """A step: one script for one host. Scripts use stock Debian commands only, and read as one would type them.
 
-Exit statuses that mean something to the caller: LOCKED, CORRUPT, UNSAFE, REFUSED.
+Exit statuses that mean something to the caller: LOCKED, CORRUPT, UNSAFE, IN_USE, REFUSED.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ CORRUPT = 65
 """Data does not match its SHA-256 (EX_DATAERR)."""
 UNSAFE = 77
 """The step refused, to protect data (EX_NOPERM)."""
+IN_USE = 69
+"""A person still works with what the step is about (EX_UNAVAILABLE)."""
 
 NOT_FOUND = 127
 """A program is missing (POSIX 2.8.2)."""
@@ -110,6 +112,8 @@ def failure(what: str, where: str, status: int, stderr: bytes) -> HostError:
         return Transient(f"{where}: {reasoned['words'][:600]}", delay_s=5, kind=reasoned["reason"])
     if status == CORRUPT:
         return Transient(f"{what} on {where}: {said}", delay_s=10, kind="corrupt")
+    if status == IN_USE:
+        return Transient(f"{what} on {where}: {said}", delay_s=2, kind="in-use")
     if status == UNSAFE:
         return Permanent(f"{what} on {where} refused: {said}", kind="unsafe")
     program = not_found(text)

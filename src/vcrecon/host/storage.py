@@ -14,14 +14,16 @@ from vcrecon.host.hooks import Hooks
 from vcrecon.host.names import (
     IMAGE_DIR,
     MARK,
+    RUN_DIR,
     device,
     golden_volume,
     guest_volume,
     mount_point,
     quarantined_volume,
+    rescue_point,
     site_tag,
 )
-from vcrecon.host.steps import CORRUPT, UNSAFE, quote, refuse
+from vcrecon.host.steps import CORRUPT, IN_USE, UNSAFE, quote, refuse
 from vcrecon.spec.model import Artifact, Container, Image
 
 INITS = ("sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init", "bin/init")
@@ -194,14 +196,50 @@ class Disks:
             f"lvchange {removed}--addtag vc.context={context} {self.path(volume)} >/dev/null",
         ]
 
-    def mark_start(self, volume: str, boots: int, *, touched: bool) -> list[str]:
+    def mark_start(self, guest: str, volume: str, boots: int, *, touched: bool) -> list[str]:
         """Say on the disk that it is about to be booted; before the guest can write to it."""
-        mount = mount_point(volume)
+        mount, rescue = mount_point(volume), rescue_point(guest)
         tags = f"--deltag vc.boots={boots - 1} --addtag vc.boots={boots}" + (" --addtag vc.touched" if touched else "")
         return [
             f"if mountpoint -q {mount}; then umount {mount}; fi",
+            # Still there when somebody removed the mark of a rescue by hand: two must never write to one disk.
+            f"if mountpoint -q {rescue}; then umount {rescue}; fi",
             f"lvchange -ay -K {self.path(volume)}",
             f"lvchange {tags} {self.path(volume)} >/dev/null",
+        ]
+
+    def hold(self, guest: str, volume: str, boots: int) -> list[str]:
+        """Mark the disk as in a person's hands, then mount it for that person alone.
+
+        The mark comes first, since it keeps all other steps away; a mount without it would not be safe. Nothing
+        on the disk may act on this container: no set-user-ID programs, no devices, no programs at all.
+        """
+        block, mount, rescue = device(self.group, volume), mount_point(volume), rescue_point(guest)
+        return [
+            f"if mountpoint -q {mount}; then umount {mount}; fi",
+            f"lvchange --deltag vc.boots={boots - 1} --addtag vc.boots={boots} --addtag vc.held"
+            f" {self.path(volume)} >/dev/null",
+            f"lvchange -ay -K {self.path(volume)}",
+            f"mkdir -p -m 0700 {RUN_DIR}/rescue {rescue}",
+            f"chmod 0700 {RUN_DIR}/rescue",
+            f"if ! mountpoint -q {rescue}; then",
+            f"  mount -t xfs -o nosuid,nodev,noexec,nouuid {block} {rescue}",
+            "fi",
+        ]
+
+    def release(self, guest: str, volume: str, off: Sequence[str]) -> list[str]:
+        """Unmount a held disk; only then take the mark away. `off` are lines that end it while the guest runs."""
+        rescue = rescue_point(guest)
+        return [
+            f"if mountpoint -q {rescue}; then",
+            *(f"  {line}" for line in off),
+            "  sync",
+            f"  if ! umount {rescue}; then",
+            *(f"    {line}" for line in tell_users(rescue)),
+            "  fi",
+            "fi",
+            f"if [ -d {rescue} ]; then rmdir {rescue}; fi",
+            f"lvchange --deltag vc.held {self.path(volume)} >/dev/null",
         ]
 
     def mark_touched(self, volume: str) -> list[str]:
@@ -348,6 +386,20 @@ def _check_tree(mount: str, image: Image) -> list[str]:
     return [
         f"if [ ! -d {mount}/etc ] && [ ! -d {mount}/usr ]; then {refuse('image-not-a-tree', tree)}; fi",
         f"if ! {{ {found}; }}; then {refuse('image-no-init', init)}; fi",
+    ]
+
+
+def tell_users(path: str) -> list[str]:
+    """Say which processes keep a mount busy, without a package that a minimal Debian lacks; then give up."""
+    return [
+        "users=",
+        "for process in /proc/[0-9]*; do",
+        f"  if ls -l \"$process/cwd\" \"$process/fd\" 2>/dev/null | grep -q -e '-> {path}$' -e '-> {path}/'; then",
+        '    users="$users${users:+, }$(cat "$process/comm" || true) (${process#/proc/})"',
+        "  fi",
+        "done",
+        f'echo "{path} is in use: a shell is still open there, leave it (${{users:-by no process that shows}})" >&2',
+        f"exit {IN_USE}",
     ]
 
 

@@ -70,6 +70,10 @@ class Hypervisor(Protocol):
         """Script lines that end the script with `status` while the guest uses its disk."""
         ...
 
+    def console(self, guest: str) -> str:
+        """A command that joins a terminal to the guest's serial console until the byte 0x1d (Ctrl-])."""
+        ...
+
     def forget(self, guest: str) -> list[str]:
         """Remove what the hypervisor keeps of a stopped guest; nothing when there is nothing."""
         ...

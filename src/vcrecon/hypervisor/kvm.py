@@ -109,6 +109,9 @@ class Kvm:
             "fi",
         ]
 
+    def console(self, guest: str) -> str:
+        return f"virsh console {guest}"
+
     def forget(self, guest: str) -> list[str]:
         return [f"if virsh -q domstate {guest} >/dev/null 2>&1; then virsh -q undefine {guest} >/dev/null; fi"]
 

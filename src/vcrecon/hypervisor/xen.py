@@ -15,6 +15,10 @@ _DIR = "/run/vcrecon/xen"
 _MARK = re.compile(
     r"^(?P<file>.*/)?(?P<name>[^/:]+)\.cfg:# vcrecon site=(?P<site>\S+) uuid=(?P<uuid>\S+) def=(?P<definition>\S+)$"
 )
+_LOGS = "/var/log/xen/xl-*.log"
+_DOWN = re.compile(r"^(?:.*/)?xl-(?P<name>[^/:]+)\.log:Domain \d+ has shut down, reason code (?P<code>\d+)\b")
+# SHUTDOWN_* of Xen's public sched.h, in libvirt's words
+_OFF_REASONS = {0: "shutdown", 1: "rebooted", 2: "saved", 3: "crashed", 4: "crashed"}
 _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
@@ -23,17 +27,26 @@ class Xen:
 
     name = "xen"
     resident: str | None = None
-    look: tuple[str, ...] = ("xl list -v", f"grep -s -H '^# vcrecon' {_DIR}/*.cfg || true")
+    look: tuple[str, ...] = (
+        "xl list -v",
+        f"grep -s -H '^# vcrecon' {_DIR}/*.cfg || true",
+        # xl begins a new log with each domain, and says there why it went down: `xl list` forgets it.
+        f"grep -s -H 'has shut down, reason code' {_LOGS} || true",
+    )
     watch = "xenstore-watch @introduceDomain @releaseDomain"
 
     def parse(self, answers: Sequence[str], site: str, boot_id: str) -> tuple[Domain, ...]:
-        listing, marks = answers
+        listing, marks, logs = answers
+        reasons = _reasons(logs)
         known = {m["name"]: m for m in map(_MARK.match, marks.splitlines()) if m and m["site"] == site}
         by_uuid = {mark["uuid"]: mark for mark in known.values()}
         rows = listing.splitlines()
         if not rows or not rows[0].startswith("Name"):
             raise ValueError(f"xl list said: {listing.strip()[:200]!r}")
-        domains = {name: Domain(name, "off", reason="", definition=mark["definition"]) for name, mark in known.items()}
+        domains = {
+            name: Domain(name, "off", reason=reasons.get(name, ""), definition=mark["definition"])
+            for name, mark in known.items()
+        }
         for row in rows[1:]:
             fields = row.split()
             uuid = _UUID.search(row)
@@ -48,7 +61,7 @@ class Xen:
         return tuple(domains.values())
 
     def strangers(self, answers: Sequence[str], site: str) -> frozenset[str]:
-        listing, marks = answers
+        listing, marks, _ = answers
         found = [m for m in map(_MARK.match, marks.splitlines()) if m]
         ours = {mark["uuid"] for mark in found if mark["site"] == site}
         others = {mark["name"] for mark in found if mark["site"] != site}
@@ -82,8 +95,21 @@ class Xen:
             "fi",
         ]
 
+    def console(self, guest: str) -> str:
+        return f"xl console {guest}"
+
     def forget(self, guest: str) -> list[str]:
         return [f"rm -f {_DIR}/{guest}.cfg"]
+
+
+def _reasons(logs: str) -> dict[str, str]:
+    """Domain name to why it last went down by itself; nothing for one that was destroyed."""
+    found = {}
+    for line in logs.splitlines():
+        row = _DOWN.match(line)
+        if row is not None:
+            found[row["name"]] = _OFF_REASONS.get(int(row["code"]), "unknown")
+    return found
 
 
 def _state(flags: str) -> DomainState:
@@ -91,6 +117,11 @@ def _state(flags: str) -> DomainState:
     if "c" in flags or "d" in flags or "s" in flags:
         return "stopping"
     return "paused" if "p" in flags else "running"
+
+
+def _cmdline(text: str) -> str:
+    """The kernel's command line with Xen's names for the disk and for the console."""
+    return re.sub(r"(?<!\S)console=ttyS0(,\S*)?(?!\S)", "console=hvc0", text.replace("/dev/vda", "/dev/xvda"))
 
 
 def config(launch: Launch) -> str:
@@ -113,7 +144,7 @@ def config(launch: Launch) -> str:
     if launch.initrd:
         lines.append(f'ramdisk = "{launch.initrd}"')
     lines += [
-        f'cmdline = "{launch.cmdline.replace("/dev/vda", "/dev/xvda")}"',
+        f'cmdline = "{_cmdline(launch.cmdline)}"',
         f"disk = ['phy:{launch.disk},xvda,w']",
         f"vif = [{vifs}]",
         'on_poweroff = "destroy"',

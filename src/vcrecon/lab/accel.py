@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from vcrecon.errors import Refused
 from vcrecon.lab.images import ContainerImage
+from vcrecon.lab.layout import Accel
 
 _DEVICE = Path("/dev/kvm")
 _TRIAL_S = 15.0
@@ -19,7 +19,7 @@ _TRIAL_S = 15.0
 _ALIVE = "Run /init as init process"
 
 
-def kvm_works(image: ContainerImage, accel: Literal["auto", "kvm", "tcg"], say: Callable[[str], None]) -> bool:
+def kvm_works(image: ContainerImage, accel: Accel, say: Callable[[str], None]) -> bool:
     """Boot the containers' own kernel under KVM for a few seconds. Raises Refused when KVM was demanded in vain."""
     if accel == "tcg":
         return False

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import asyncssh
 
@@ -23,13 +22,12 @@ from vcrecon.errors import Refused
 from vcrecon.lab import images, layout, machine, network
 from vcrecon.lab.accel import kvm_works
 from vcrecon.lab.bind import write_specs
-from vcrecon.lab.layout import Files, MachinePlan
+from vcrecon.lab.layout import Accel, Files, MachinePlan
 from vcrecon.paths import listener_pid, socket_path, state_directory
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Container
 
 Say = Callable[[str], None]
-Accel = Literal["auto", "kvm", "tcg"]
 
 BOOT_S = 600.0
 """How long an emulated container may take until its sshd answers; 30 to 60 s when nothing else runs."""

@@ -14,6 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Accel = Literal["auto", "kvm", "tcg"]
+"""Whether QEMU uses this machine's /dev/kvm; `auto` tries it."""
 
 LAB_DIR = Path("/var/lib/vcrecon-lab")
 CACHE_DIR = Path("/var/cache/vcrecon-lab")

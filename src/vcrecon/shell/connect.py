@@ -1,7 +1,8 @@
 """Open one verified SSH connection: TCP, then key exchange against the pinned key, then our key only.
 
-Called by `shell.transport` alone. Everything that can go wrong on the way is told apart here, because the
-operator's next step differs: a host that is off, one that refuses the key, and one that is not who it was.
+Called by `shell.transport`, and by `cli.reach` for a person's own connection. Everything that can go wrong on the
+way is told apart here, because the operator's next step differs: a host that is off, one that refuses the key, and
+one that is not who it was.
 """
 
 from __future__ import annotations

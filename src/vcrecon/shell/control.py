@@ -62,6 +62,15 @@ class Controls(Protocol):
     def fence(self, container: str, by: str) -> dict[str, Any]:
         """Note the word of `by` that a container is powered off (S1)."""
 
+    def guest(self, name: str) -> dict[str, Any]:
+        """Where a guest is, how to get there, and how far a wish for its disk is."""
+
+    def rescue(self, name: str, by: str) -> str:
+        """Note the wish of `by` to work on a guest's disk."""
+
+    def release(self, name: str, by: str) -> str:
+        """Note that the disk is given back."""
+
     def confirm(self) -> str:
         """The word that a large change waits for (S3)."""
 
@@ -120,6 +129,9 @@ class ControlServer:
                 web.post("/v1/resume", self._resume),
                 web.post("/v1/consent", self._consent),
                 web.post("/v1/fence", self._fence),
+                web.get("/v1/guest", self._guest),
+                web.post("/v1/rescue", self._rescue),
+                web.post("/v1/release", self._release),
                 web.post("/v1/confirm", self._confirm),
                 web.post("/v1/refresh", self._refresh),
             ]
@@ -165,6 +177,17 @@ class ControlServer:
     async def _fence(self, request: web.Request) -> web.Response:
         body = await _body(request)
         return web.json_response(self._controls.fence(_text(body, "container"), _text(body, "by")))
+
+    async def _guest(self, request: web.Request) -> web.Response:
+        return web.json_response(self._controls.guest(request.query.get("name", "")))
+
+    async def _rescue(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        return _message(self._controls.rescue(_text(body, "guest"), _text(body, "by")))
+
+    async def _release(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        return _message(self._controls.release(_text(body, "guest"), _text(body, "by")))
 
     async def _confirm(self, request: web.Request) -> web.Response:
         return _message(self._controls.confirm())
@@ -232,6 +255,15 @@ class ControlClient:
 
     async def fence(self, container: str, by: str) -> dict[str, Any]:
         return await self._call("POST", "fence", {"container": container, "by": by})
+
+    async def guest(self, name: str) -> dict[str, Any]:
+        return await self._call("GET", "guest", query={"name": name})
+
+    async def rescue(self, guest: str, by: str) -> str:
+        return str((await self._call("POST", "rescue", {"guest": guest, "by": by}))["message"])
+
+    async def release(self, guest: str, by: str) -> str:
+        return str((await self._call("POST", "release", {"guest": guest, "by": by}))["message"])
 
     async def confirm(self) -> str:
         return str((await self._call("POST", "confirm", {}))["message"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -17,7 +18,9 @@ from vcrecon.core.actions import (
     ActivateCopy,
     CreateVolume,
     Discard,
+    Hold,
     Prune,
+    Release,
     Restore,
     StartGuest,
     StopGuest,
@@ -153,6 +156,8 @@ class Ledger:
                 batch.remove_attempts(subject)
             if not isinstance(action, StartGuest | StopGuest):
                 batch.remove_intent(subject)
+            if isinstance(action, Hold | Release):
+                self._rescue_done(batch, action)
             if isinstance(action, Prune):
                 claim = memory.claims.get(action.guest)
                 if claim and claim.container == action.container and claim.epoch <= action.epoch:
@@ -165,6 +170,16 @@ class Ledger:
             reason=action.reason,
             s=round(seconds, 3),
         )
+
+    def _rescue_done(self, batch: RecordWriter, action: Hold | Release) -> None:
+        """A wish is done, unless the person asked for the opposite meanwhile."""
+        rescue = self.record.memory.rescues.get(action.guest)
+        if rescue is None or rescue.wish != action.kind:
+            return
+        if isinstance(action, Hold):
+            batch.put_rescue(replace(rescue, done=True))
+        else:
+            batch.remove_rescue(action.guest)
 
     def failed(self, action: Action, error: HostError, seconds: float) -> None:
         """Count the failure and set the time of the next try (S8)."""
@@ -261,6 +276,8 @@ class Ledger:
     def _heal_time(self, batch: RecordWriter, guest: str, before: State, after: State, now_s: float) -> float | None:
         """Seconds from the look that found the guest down to the one that found it running again."""
         intent = self.record.memory.intents.get(f"guest/{guest}")
+        if after is GuestState.HELD:
+            self._healing_since_s.pop(guest, None)  # from here on it is down because a person wants it so
         if before is GuestState.RUNNING and (intent is None or intent.action != StopGuest.kind):
             self._healing_since_s[guest] = now_s
         if after is GuestState.RUNNING and guest in self._healing_since_s:

@@ -2,7 +2,7 @@
 
 Opened by `controller` (exclusively) and by `cli` for `plan` and `events` (read only). The planner reads
 `record.memory`; everything changes through the methods here, first on disk and then in memory, so a failed
-write leaves memory as it was. Claims, consents, intents, fences, pauses and the two site-wide facts survive
+write leaves memory as it was. Claims, consents, intents, fences, pauses, rescues and the two site-wide facts survive
 a power cut once the call returns (S1, S2, S7); the rest survives a killed process, and a power cut may take
 its last moments.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vcrecon.core.memory import Attempts, Claim, Consent, ConsentKind, Fence, Intent, LastState, Memory
+from vcrecon.core.memory import Attempts, Claim, Consent, ConsentKind, Fence, Intent, LastState, Memory, Rescue
 from vcrecon.shell import record_files
 from vcrecon.shell.log import redact, redact_text
 from vcrecon.shell.record_store import SITE, Event, Put, Store
@@ -91,6 +91,12 @@ class RecordWriter(ABC):
 
     def remove_pause(self, subject: str) -> None:
         self._accept(Put("paused", subject, None))
+
+    def put_rescue(self, rescue: Rescue) -> None:
+        self._accept(Put("rescues", rescue.guest, rescue))
+
+    def remove_rescue(self, guest: str) -> None:
+        self._accept(Put("rescues", guest, None))
 
     def put_answered(self, guest: str, serial: str) -> None:
         """The run of the guest (`serial`) that has answered on its network."""

@@ -16,6 +16,8 @@ from vcrecon.sim.lvm import Volume
 from vcrecon.sim.machine import Machine, VolumeEvent
 
 GUEST_TAG = "vc.guest="
+HELD_TAG = "vc.held"
+"""A person works on the disk, and may write what they like."""
 DESTRUCTIVE = frozenset({"remove", "mkfs", "device-write"})
 # A booted guest may get a new identity; an image unpacked over it also writes elsewhere, and that is its end.
 CONTEXT_DIRECTORIES = ("/etc/", "/root/")
@@ -76,7 +78,7 @@ class Audit:
 
     def _overwrites(self, event: VolumeEvent) -> bool:
         """Whether a write through a mount is to something else than the guest's context."""
-        if event.kind != "write":
+        if event.kind != "write" or HELD_TAG in event.tags:
             return False
         volumes = self._machines[event.machine].all_volumes()
         mounts = [at for volume in volumes if volume.full_name == event.volume for at in volume.mounted_at]

@@ -55,6 +55,7 @@ class Domain:
     config: dict[str, object] = field(default_factory=dict)
     kernel: str = ""
     initrd: str = ""
+    cmdline: str = ""
     on_poweroff: str = "destroy"
     persistent: bool = True
     id: int | None = None
@@ -124,6 +125,7 @@ def parse_domain(text: str) -> Domain:
         xml=root,
         kernel=root.findtext("os/kernel", ""),
         initrd=root.findtext("os/initrd", ""),
+        cmdline=root.findtext("os/cmdline", ""),
         on_poweroff=root.findtext("on_poweroff", "destroy"),
     )
 
@@ -241,6 +243,7 @@ class Domains:
         for volume in self.volumes(domain):
             volume.opened_by.add(domain.name)
         domain.started_at = self._machine.timing.now()
+        self._log(domain, f"Waiting for domain {domain.name} (domid {domain.id}) to die [pid 1]", append=False)
         self._boot(domain)
         self.emit(domain, "Resumed Unpaused")
         self.emit(domain, "Started Booted")
@@ -268,7 +271,25 @@ class Domains:
 
     # -- stopping -----------------------------------------------------------------------------------
 
+    def _log(self, domain: Domain, *lines: str, append: bool = True) -> None:
+        """What the `xl` that watches over a domain writes: a new log with each start of one."""
+        if self._machine.hypervisor == "xen":
+            self._machine.files.mkdir("/var/log/xen", parents=True)
+            text = "".join(f"{line}\n" for line in lines)
+            self._machine.files.write(f"/var/log/xen/xl-{domain.name}.log", text.encode(), append=append)
+
     def _ended(self, domain: Domain, reason: str) -> None:
+        code = {"shutdown": 0, "crashed": 3}.get(reason)
+        if reason == "destroyed":
+            self._log(domain, f"Domain {domain.id} has been destroyed.")
+        elif code is not None:
+            self._log(
+                domain,
+                f"Domain {domain.id} has shut down, reason code {code} 0x{code:x}",
+                f"Action for shutdown reason code {code} is destroy",
+                f"Domain {domain.id} needs to be cleaned up: destroying the domain",
+                "Done. Exiting now",
+            )
         domain.id = None
         domain.state, domain.reason = "shut off", reason
         for tap in domain.taps:
@@ -316,6 +337,11 @@ class Domains:
 
     def restart_guest(self, domain: Domain) -> None:
         """A reboot from inside, or a reset: the same copy boots again."""
+        self._log(
+            domain,
+            f"Domain {domain.id} has shut down, reason code 1 0x1",
+            "Action for shutdown reason code 1 is restart",
+        )
         self._boot(domain)
         self.emit(domain, "", kind="reboot")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vcrecon.sim.domains import Domain, DomainEvent, Domains
-from vcrecon.sim.files import Device, Directory, File, Files, FileSystem, Mount
+from vcrecon.sim.files import Device, Directory, File, Files, FileSystem, Link, Mount, Node
 from vcrecon.sim.lvm import Lvm, LvmError, Volume, VolumeGroup
 from vcrecon.sim.network import Network
 from vcrecon.sim.nftables import Ruleset
@@ -95,6 +95,8 @@ class Machine:
         self.libvirtd = hypervisor == "kvm"
         self.sysctl: dict[str, str] = {}
         self.modules: set[str] = set()
+        self.working_directories: dict[int, str] = {}
+        """Of each shell that runs, by process id: a mount that holds one is busy."""
         self._down: list[Callable[[], None]] = []
         self._up: list[Callable[[], None]] = []
         self._volume_events: list[Callable[[VolumeEvent], None]] = []
@@ -156,6 +158,26 @@ class Machine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def process_began(self, pid: int, name: str, directory: str) -> None:
+        """A shell runs: /proc tells its name and working directory."""
+        entries: dict[str, Node] = {
+            "comm": File(0o444, generate=lambda: f"{name}\n".encode()),
+            "cwd": Link(target=directory),
+        }
+        self._processes.entries[str(pid)] = Directory(0o555, entries=entries)
+        self.working_directories[pid] = directory
+
+    def process_moved(self, pid: int, directory: str) -> None:
+        """It changed its working directory."""
+        self.working_directories[pid] = directory
+        entry = self._processes.entries.get(str(pid))
+        if isinstance(entry, Directory):
+            entry.entries["cwd"] = Link(target=directory)
+
+    def process_ended(self, pid: int) -> None:
+        self.working_directories.pop(pid, None)
+        self._processes.entries.pop(str(pid), None)
 
     async def work(self, operation: str) -> None:
         """Take the time of an operation on this host. Raises PowerLost when the power went meanwhile."""
@@ -307,6 +329,7 @@ class Machine:
 
     def _proc(self) -> FileSystem:
         proc = FileSystem("proc", capacity_bytes=0)
+        self._processes = proc.root
 
         def put(path: str, generate: Callable[[], str]) -> None:
             directory = proc.root

@@ -20,6 +20,7 @@ from vcrecon.sim.machine import Machine
 from vcrecon.sim.programs import Programs
 from vcrecon.sim.shell import Shell, run_script
 from vcrecon.sim.streams import Pipe, PipeReader, Stream
+from vcrecon.sim.terminal import Terminal
 
 LOOPBACK = "127.0.0.1"
 INPUT_BYTES_MAX = 1 << 20
@@ -233,6 +234,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._command: str | None = None
         self._input = Pipe(INPUT_BYTES_MAX)
         self._input_open = True
+        self._terminal: Terminal | None = None
         self._output: _Output
         self._channel: asyncssh.SSHServerChannel[bytes]
 
@@ -240,8 +242,14 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._channel = chan
         self._output = _Output(chan)
 
-    def pty_requested(self, *arguments: Any) -> bool:
+    def pty_requested(self, term_type: str, term_size: Any, term_modes: Any) -> bool:
+        self._terminal = Terminal(term_modes, term_size[:2], f"/dev/pts/{self._host.programs.next_pid() % 1000}")
+        self._output.terminal = self._terminal
         return True
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        if self._terminal is not None:
+            self._terminal.size = (width, height)
 
     def shell_requested(self) -> bool:
         return True
@@ -256,8 +264,9 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._task.add_done_callback(lambda task: self._end(None) if task.cancelled() else None)
 
     async def _run(self) -> int:
-        reader = _ChannelReader(self._input, self._channel)
-        stderr = _Stderr(self._output)
+        reader = _ChannelReader(self._input, self._channel, self._terminal)
+        # A terminal has one way out for both.
+        stderr = _Stderr(self._output) if self._terminal is None else self._output
         machine, programs = self._host.machine, self._host.programs
         try:
             if self._host.garbage == "output":
@@ -288,6 +297,13 @@ class _Session(asyncssh.SSHServerSession[bytes]):
                 self._channel.exit(status)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self._terminal is not None:
+            data, shown, ended = self._terminal.typed(data)
+            if shown:
+                with contextlib.suppress(OSError):
+                    self._channel.write(shown)
+            if ended:
+                self._end_input()
         self._input.feed(data)
         if len(self._input) >= INPUT_BYTES_MAX:
             self._channel.pause_reading()
@@ -319,9 +335,10 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 class _ChannelReader(PipeReader):
     """Standard input from a channel, which is told to go on once the pipe has room again."""
 
-    def __init__(self, pipe: Pipe, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+    def __init__(self, pipe: Pipe, channel: asyncssh.SSHServerChannel[bytes], terminal: Terminal | None = None) -> None:
         super().__init__(pipe)
         self._channel = channel
+        self.terminal = terminal
 
     async def read(self, count: int = -1) -> bytes:
         parts = []
@@ -348,6 +365,7 @@ class _Output(Stream):
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = channel
+        self.terminal: Terminal | None = None
         self._holders = 1
         self._broken = False
         self._ready = asyncio.Event()
@@ -362,7 +380,7 @@ class _Output(Stream):
         if self._broken:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         try:
-            self._channel.write(data, datatype)
+            self._channel.write(self.terminal.printed(data) if self.terminal else data, datatype)
         except OSError:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 

@@ -36,6 +36,7 @@ from vcrecon.sim.streams import (
     release,
     retain,
 )
+from vcrecon.sim.terminal import terminal_of
 
 if TYPE_CHECKING:
     from vcrecon.sim.machine import Machine
@@ -100,9 +101,10 @@ class Shell:
         self.tested = False
         self.status = 0
         self.substitution_status = 0
+        self.pid = programs.next_pid()
+        self.is_process = False
         self.cwd = self.variables["PWD"]
         self.umask = 0o022
-        self.pid = programs.next_pid()
         self.background_pid = 0
         self.jobs: dict[int, asyncio.Task[int]] = {}
         self.exit_trap = ""
@@ -121,17 +123,34 @@ class Shell:
         copy.locals = [dict(frame) for frame in self.locals]
         copy.jobs = {}
         copy.exit_trap = ""
+        copy.is_process = False
         return copy
+
+    @property
+    def cwd(self) -> str:
+        """The working directory; a mount that holds that of a running process is busy."""
+        return self._cwd
+
+    @cwd.setter
+    def cwd(self, path: str) -> None:
+        self._cwd = path
+        if self.is_process:
+            self.machine.process_moved(self.pid, path)
 
     # -- entry points ---------------------------------------------------------------------------------
 
     async def main(self, script: str | None = None) -> int:
         """Run `script`, or standard input command by command, to its end, then the EXIT trap."""
-        status = await self._guarded(self._run_stdin() if script is None else self.run_text(script))
-        trap, self.exit_trap = self.exit_trap, ""
-        if trap and status != BROKEN_PIPE_STATUS:
-            status = await self._guarded(self._run_trap(trap, status))
-        return status
+        self.is_process = True
+        self.machine.process_began(self.pid, posixpath.basename(self.name), self.cwd)
+        try:
+            status = await self._guarded(self._run_stdin() if script is None else self.run_text(script))
+            trap, self.exit_trap = self.exit_trap, ""
+            if trap and status != BROKEN_PIPE_STATUS:
+                status = await self._guarded(self._run_trap(trap, status))
+            return status
+        finally:
+            self.machine.process_ended(self.pid)
 
     async def _run_trap(self, trap: str, status: int) -> None:
         self.status = status
@@ -173,6 +192,7 @@ class Shell:
 
     async def _run_stdin(self) -> int:
         reader: Reader = self.fds[0]
+        interactive = terminal_of(reader) is not None
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         waiting, line, final = "", 1, False
         while True:
@@ -182,15 +202,29 @@ class Shell:
                 if final:
                     raise
                 command, position = None, 0
+            except ShellSyntaxError as error:
+                if not interactive:
+                    raise
+                self.status = await self._dies(f"{error.line}: {error}")
+                command, waiting, position = None, "", 0
             if command is not None:
                 waiting, line = waiting[position:], line_after
-                await self.evaluate(command)
+                await (self._try(command) if interactive else self.evaluate(command))
             elif final:
                 return self.status
             else:
+                if interactive:
+                    await self.fds[2].write(b"> " if waiting.strip() else b"# ")
                 data = await reader.read(_BLOCK_BYTES)
                 final = not data
                 waiting += decoder.decode(data, final)
+
+    async def _try(self, command: tree.Command) -> None:
+        """One command of an interactive shell, which lives on after a mistake."""
+        try:
+            await self.evaluate(command)
+        except (ShellError, ExpansionError) as error:
+            self.status = await self._dies(f"{self.line}: {error}")
 
     async def child(self, command: tree.Command, *, tested: bool = False) -> int:
         """Evaluate `command` as the whole life of this (sub)shell."""

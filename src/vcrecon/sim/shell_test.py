@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vcrecon.sim.terminal import terminal_of
+
 if TYPE_CHECKING:
     from vcrecon.sim.shell import Shell
 
@@ -137,7 +139,7 @@ def _unary(shell: Shell, operator: str, operand: str) -> bool:
     if operator in ("-n", "-z"):
         return (operand == "") == (operator == "-z")
     if operator == "-t":
-        return False
+        return operand.isdigit() and terminal_of(shell.fds.get(int(operand))) is not None
     files: Any = shell.machine.files
     path = shell.resolve(operand)
     if operand == "":

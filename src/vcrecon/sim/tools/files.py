@@ -403,7 +403,8 @@ async def mktemp(process: Process, args: Sequence[str]) -> int:
             files.write(place, b"", mode=0o600)
     except OSError as error:
         raise Failure(f"mktemp: failed to create {what} via template ‘{template}’: {reason(error)}") from None
-    await process.say(place + "\n")
+    # As it was asked for: a relative template gives a relative name.
+    await process.say(template[: match.start()] + suffix + "\n")
     return 0
 
 

@@ -176,8 +176,10 @@ async def _mount_device(process: Process, source: str, target: str, kind: str | 
     )
     if twin and "nouuid" not in words:
         return await process.fail(wrong, MOUNT_FAILED)
-    shown = ["ro" if "ro" in words else "rw", "relatime"]
-    shown += [word for word in words if word in ("nouuid", "discard", "noatime")]
+    shown = ["ro" if "ro" in words else "rw"]
+    shown += [word for word in ("nosuid", "nodev", "noexec", "noatime") if word in words]
+    shown += [] if "noatime" in words else ["relatime"]
+    shown += [word for word in words if word in ("nouuid", "discard")]
     mapper = f"/dev/mapper/{volume.group.name.replace('-', '--')}-{volume.name.replace('-', '--')}"
     options_ = (*shown, "attr2", "inode64", "logbufs=8", "logbsize=32k", "noquota")
     files.attach(Mount(target, filesystem, mapper, options_, volume))
@@ -203,6 +205,11 @@ async def umount(process: Process, args: Sequence[str]) -> int:
         if given(found, "-R", "--recursive"):
             targets = [m.target for m in reversed(files.mounts) if m.target.startswith(place + "/")] + targets
         for target in targets:
+            if not given(found, "-l", "--lazy") and any(
+                f"{directory}/".startswith(f"{target}/") for directory in process.machine.working_directories.values()
+            ):
+                status = await process.fail(f"umount: {path}: target is busy.", MOUNT_FAILED)
+                break
             try:
                 gone = files.detach(target)
             except OSError:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from vcrecon.sim.process import Process, Tool
+from vcrecon.sim.terminal import terminal_of
 from vcrecon.sim.tools._common import (
     Failure,
     chunks,
@@ -101,6 +102,28 @@ async def whoami(process: Process, args: Sequence[str]) -> int:
 @tool(TOOLS, "hostname")
 async def hostname(process: Process, args: Sequence[str]) -> int:
     await process.say(process.machine.name + "\n")
+    return 0
+
+
+@tool(TOOLS, "tty")
+async def tty(process: Process, args: Sequence[str]) -> int:
+    terminal = terminal_of(process.stdin)
+    await process.say(f"{terminal.name if terminal else 'not a tty'}\n")
+    return 0 if terminal else 1
+
+
+@tool(TOOLS, "stty")
+async def stty(process: Process, args: Sequence[str]) -> int:
+    terminal = terminal_of(process.stdin)
+    if terminal is None:
+        return await process.fail("stty: 'standard input': Inappropriate ioctl for device")
+    columns, lines = terminal.size
+    if list(args) == ["size"]:
+        await process.say(f"{lines} {columns}\n")
+        return 0
+    if args:
+        return await process.fail(f"stty: invalid argument ‘{args[0]}’\nTry 'stty --help' for more information.")
+    await process.say("speed 38400 baud; line = 0;\n")
     return 0
 
 

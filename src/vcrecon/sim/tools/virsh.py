@@ -9,8 +9,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from vcrecon.sim import serial
 from vcrecon.sim.domains import Domain, DomainError, DomainEvent, parse_domain
 from vcrecon.sim.process import Process, Tool
+from vcrecon.sim.terminal import terminal_of
 from vcrecon.sim.tools._common import read_input, reason, tool
 
 TOOLS: dict[str, Tool] = {}
@@ -371,10 +373,10 @@ async def cmd_console(session: Session, arguments: Arguments) -> None:
     domain = session.domain(arguments)
     if not domain.live:
         raise VirshError("The domain is not running")
-    await session.process.say(f"Connected to domain '{domain.name}'\nEscape character is ^] (Ctrl + ])\n")
-    while data := await session.process.stdin.read(1):
-        if data == b"\x1d":
-            return
+    if terminal_of(session.process.stdin) is None:
+        raise VirshError("Cannot run interactive console without a controlling TTY")
+    await session.chat(f"Connected to domain '{domain.name}'\nEscape character is ^] (Ctrl + ])\n")
+    await serial.join(session.process, domain, "ttyS0")
 
 
 async def cmd_echo(session: Session, arguments: Arguments) -> None:

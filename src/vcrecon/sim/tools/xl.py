@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Sequence
 
+from vcrecon.sim import serial
 from vcrecon.sim.domains import Domain, DomainError, DomainEvent, Nic
 from vcrecon.sim.process import Process, Tool
 from vcrecon.sim.tools._common import Failure, full, given, options, reason, tool
@@ -57,6 +58,7 @@ def domain_from(config: dict[str, object]) -> Domain:
         config=config,
         kernel=str(config.get("kernel", "")),
         initrd=str(config.get("ramdisk", "")),
+        cmdline=str(config.get("cmdline", config.get("extra", ""))),
         on_poweroff=str(config.get("on_poweroff", "destroy")),
         persistent=False,
     )
@@ -159,7 +161,7 @@ def _long(domain: Domain) -> dict[str, object]:
             "target_memkb": domain.memory_bytes >> 10,
             "kernel": domain.kernel,
             "ramdisk": domain.initrd,
-            "cmdline": str(domain.config.get("extra", domain.config.get("cmdline", ""))),
+            "cmdline": domain.cmdline,
         },
         "disks": [{"pdev_path": path, "vdev": "xvda", "format": "raw", "readwrite": 1} for path in domain.disks],
         "nics": [{"devid": i, "mac": nic.mac, "bridge": nic.bridge} for i, nic in enumerate(domain.nics)],
@@ -264,7 +266,16 @@ async def xl_domid(process: Process, args: Sequence[str]) -> int:
     return 0
 
 
+async def xl_console(process: Process, args: Sequence[str]) -> int:
+    _, rest = options("xl console", args, "t:n:e:")
+    if not rest:
+        raise Failure("xl console requires at least 1 argument.")
+    await serial.join(process, _find(process, rest[0]), "hvc0")
+    return 0
+
+
 COMMANDS = {
+    "console": xl_console,
     "create": xl_create,
     "list": xl_list,
     "shutdown": xl_shutdown,
