@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab_site import CLI, LabSite, service
+from lab_site import CLI, LabSite
 
 from vcrecon.lab import layout
 from vcrecon.lab.layout import Files
@@ -50,15 +49,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabSite]:
     try:
         with found.timed("apply: from blank disks to 7 guests that answer"):
             found.vcrecon("apply", str(found.files.specs), deadline_s=3000)
-        with service(found):
-            deadline_s = time.monotonic() + 60
-            while subprocess.run([*CLI, "status", "--specs", str(found.files.specs)], capture_output=True).returncode:
-                assert time.monotonic() < deadline_s, found.log.read_text()[-3000:]
-                time.sleep(0.5)
-            yield found
+        found.start()
+        yield found
         report = "".join(f"{seconds:7.1f} s  {what}\n" for what, seconds in found.timings)
         sys.stderr.write(f"\nthe lab's timings:\n{report}")
     finally:
+        found.stop()
         if not REUSE:
             subprocess.run([*CLI, "lab", "down"], check=True, timeout=300)
             after = traces()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from ruamel.yaml import YAML
 
 from vcrecon.lab.inside import ssh_command
 from vcrecon.lab.layout import Files
+from vcrecon.paths import listener_pid, socket_path, state_directory
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Guest, Spec
 
@@ -35,6 +35,9 @@ class LabSite:
     files: Files
     log: Path
     timings: list[tuple[str, float]] = field(default_factory=list)
+    state: Path | None = None
+    """The state directory of the service that runs."""
+    _service: subprocess.Popen[bytes] | None = None
 
     @property
     def spec(self) -> Spec:
@@ -68,12 +71,41 @@ class LabSite:
         }
         return {name: process.communicate(timeout=600)[0] for name, process in running.items()}
 
-    def status(self) -> Status:
-        found: Status = json.loads(self.vcrecon("status", "--json", "--specs", str(self.files.specs)))
-        return found
+    def start(self, *, record: str | None = None) -> None:
+        """`vcrecon run` on the lab, as a process of its own; on the site's record or on a new one."""
+        self.state = self.log.parent / record if record else state_directory(self.spec.site.name)
+        command = [*CLI, "run", str(self.files.specs), "--state", str(self.state), "--listen", "127.0.0.1:0"]
+        with self.log.open("ab") as stream:
+            self._service = subprocess.Popen(
+                [*command, "--log-format", "json", "--log-level", "info"],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+        ends_s = time.monotonic() + 60
+        while listener_pid(socket_path(self.state)) is None:
+            assert time.monotonic() < ends_s, self.log.read_text()[-3000:]
+            time.sleep(0.2)
 
-    def guest(self, name: str) -> Status:
-        return next(guest for guest in self.status()["guests"] if guest["name"] == name)
+    def stop(self) -> None:
+        """End the service that runs, if any."""
+        if self._service is None:
+            return
+        self._service.send_signal(signal.SIGTERM)
+        try:
+            self._service.wait(60)
+        finally:
+            self._service.kill()
+            self._service.wait()
+            self._service = None
+
+    def ask(self, command: str, *arguments: str, check: bool = True) -> str:
+        """A command that talks to the service."""
+        return self.vcrecon(command, *arguments, "--state", str(self.state), check=check)
+
+    def status(self) -> Status:
+        found: Status = json.loads(self.ask("status", "--json"))
+        return found
 
     def container_of(self, guest: str) -> str:
         return self.spec.placement[guest]
@@ -86,12 +118,13 @@ class LabSite:
             if true(status):
                 return status
             if time.monotonic() > ends_s:
-                events = self.vcrecon("events", "--specs", str(self.files.specs))
-                raise AssertionError(f"not within {deadline_s:.0f} s: {what}\n{_why(status)}\n{events[-6000:]}")
+                raise AssertionError(f"not in {deadline_s:.0f} s: {what}\n{_why(status)}\n{self.ask('events')[-6000:]}")
             time.sleep(1.0)
 
     def converged(self, what: str = "everything as the spec wants it") -> Status:
-        return self.until(what, lambda status: status["converged"])
+        """Wait until the spec as it is now on disk is in force, and all is as it says."""
+        digest = self.spec.digest
+        return self.until(what, lambda status: status["converged"] and status["spec"]["digest"] == digest)
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -136,25 +169,3 @@ def _why(status: Status) -> str:
     rows = [f"{g['name']}: {g['state']} {g.get('detail', '')} {g.get('blocked', '')}" for g in status["guests"]]
     rows += [f"{c['name']}: {c['state']} {c.get('detail', '')} {c.get('blocked', '')}" for c in status["containers"]]
     return "\n".join(rows)
-
-
-@contextlib.contextmanager
-def service(site: LabSite) -> Iterator[subprocess.Popen[bytes]]:
-    """`vcrecon run` on the lab's spec directory, as a process of its own."""
-    with site.log.open("ab") as stream:
-        process = subprocess.Popen(
-            [*CLI, "run", str(site.files.specs), "--log-format", "json", "--log-level", "info"],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env={**os.environ, "VCRECON_LOOK_DEADLINE_S": "60", "VCRECON_CONNECT_DEADLINE_S": "30"},
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-            process.wait()
