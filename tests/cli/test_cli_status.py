@@ -123,6 +123,10 @@ class TestTables:
         guest = a_guest("a-head", state="imaged", message="waits for its container")
         assert "waits for its container" in text(a_status(guests=[guest]))
 
+    def test_what_state_and_decision_both_say_is_said_once(self) -> None:
+        guest = a_guest("a-head", state="contextualized", detail="booting", message="booting")
+        assert text(a_status(guests=[guest])).count("booting") == 1
+
     def test_many_guests_are_summed_by_cluster(self) -> None:
         guests = [a_guest(f"{c}-n{n}") for c in "abcdefghi" for n in range(5)]
         guests[7]["state"] = "stopped"

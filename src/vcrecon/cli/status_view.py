@@ -297,7 +297,8 @@ def _guest(guest: Entry, now_s: float) -> tuple[str | Text, ...]:
         # On its way it is in one place only: where it was.
         word = "also" if guest["container"] in guest["seen_on"] else "still"
         notes.append(", " if notes else "").append(f"{word} on {listed(elsewhere)}", style="yellow")
-    for text in (guest["detail"], guest["message"] if guest["state"] != "running" else ""):
+    said = (guest["detail"], guest["message"] if guest["state"] != "running" else "")
+    for text in dict.fromkeys(said):
         if text and not guest["blocked"]:
             notes.append(", " if notes else "").append(str(text), style="dim")
     if guest["blocked"]:
