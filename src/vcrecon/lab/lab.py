@@ -70,6 +70,11 @@ def read_plan(files: Files) -> Plan:
     return Plan(text["site"], text["accelerated"], tuple(MachinePlan(**entry) for entry in text["machines"]))
 
 
+def write_plan(plan: Plan, files: Files) -> None:
+    """Keep the plan for later commands."""
+    files.plan.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+
+
 def up(
     specs: Path, say: Say, *, files: Files | None = None, cache: Path = layout.CACHE_DIR, accel: Accel = "auto"
 ) -> Plan:
@@ -157,7 +162,7 @@ def _make(
     say("network: namespaces, bridges, mirror, outside world")
     _make_network(plan, files, guests)
     # The last step: from here on `up` completes what is missing.
-    files.plan.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+    write_plan(plan, files)
 
 
 def _make_network(plan: Plan, files: Files, guests: images.GuestImage) -> None:
