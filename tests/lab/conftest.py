@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,12 +39,29 @@ def traces() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabSite]:
+def after_a_crash() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The traces before `lab up` was killed half way, and those after `lab down`."""
+    if REUSE:
+        pytest.skip("a lab is in use")
+    before = traces()
+    assert not before["directories"], "a lab is up: end it with `vcrecon lab down`, or set VCRECON_LAB_REUSE=1"
+    up = subprocess.Popen([*CLI, "lab", "up"])
+    deadline_s = time.monotonic() + 900
+    while len(traces()["processes"]) < 8 and up.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    up.kill()
+    up.wait()
+    subprocess.run([*CLI, "lab", "down"], check=True, timeout=300)
+    return before, traces()
+
+
+@pytest.fixture(scope="session")
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabSite]:
     """The lab, up and converged, with the service running on it."""
     found = LabSite(Files(), tmp_path_factory.mktemp("lab") / "service.log")
     before = traces()
     if not REUSE:
-        assert not before["directories"], "a lab is up: end it with `vcrecon lab down`, or set VCRECON_LAB_REUSE=1"
+        request.getfixturevalue("after_a_crash")
         with found.timed("lab up"):
             subprocess.run([*CLI, "lab", "up"], check=True, timeout=1800)
     try:

@@ -55,6 +55,13 @@ def guests(site: LabSite, *, hypervisor: str | None = None) -> list[Guest]:
     ]
 
 
+def test_a_lab_that_was_cut_off_half_way_is_cleared_away(
+    after_a_crash: tuple[dict[str, list[str]], dict[str, list[str]]],
+) -> None:
+    before, after = after_a_crash
+    assert after == before, "no process, namespace, link or loop device is left"
+
+
 # --- what a guest is made of ---------------------------------------------------------------------------------
 
 
