@@ -50,7 +50,7 @@ def captured(bridge: str, *expression: str) -> Iterator[list[str]]:
                 break
         yield frames
         tcpdump.terminate()
-        frames += tcpdump.stdout.read().splitlines()
+        frames += [line for line in tcpdump.stdout.read().splitlines() if line]
 
 
 def guests(site: LabSite, *, hypervisor: str | None = None) -> list[Guest]:
@@ -213,7 +213,8 @@ def _watched(site: LabSite, container: str, link: str, expression: str) -> Itera
     )
     frames: list[str] = []
     yield frames
-    frames += site.on(container, f"kill $(cat {log}.pid); sleep 1; cat {log}; rm -f {log} {log}.*").splitlines()
+    said = site.on(container, f"kill $(cat {log}.pid); sleep 1; cat {log}; rm -f {log} {log}.*")
+    frames += [line for line in said.splitlines() if line]
 
 
 def test_a_node_cannot_pose_as_its_neighbour(site: LabSite) -> None:
