@@ -1,0 +1,52 @@
+"""The simulation answers what real containers answered (`captured/`), to every command in every situation.
+
+A capture is made by `python -m tests.lab.conformance --real … --capture FILE`; see tests/lab/conformance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from pathlib import Path
+
+import pytest
+from tests.lab.conformance import runner
+from tests.lab.conformance.cases import all_cases
+from tests.lab.conformance.runner import Row, compare, run_all
+from tests.lab.conformance.serving import Offer, Server
+from tests.lab.conformance.simulated import simulated
+
+CAPTURES = sorted(Path(__file__).parent.glob("captured/*.json"))
+EACH = [(path.stem, name) for path in CAPTURES for name in json.loads(path.read_text(encoding="utf-8"))["answers"]]
+
+
+@functools.cache
+def rows(capture: str) -> dict[str, Row]:
+    """Every captured case beside what the simulation answers now, by the case's name."""
+    return asyncio.run(_replay(Path(__file__).parent / f"captured/{capture}.json"))
+
+
+async def _replay(path: Path) -> dict[str, Row]:
+    async with Server() as files:
+        real = runner.load(path, files)
+        cases = [case for case in all_cases(real.place) if case.name in real.answers]
+        async with simulated(real.place) as (host, site):
+            answered = await run_all(cases, host, real.place)
+            crashes = [*site.hosts["here"].programs.crashes]
+    assert crashes == []
+    return {row.case.name: row for row in compare(cases, real, answered)}
+
+
+@pytest.mark.parametrize(("capture", "name"), EACH, ids=[f"{capture}-{name}" for capture, name in EACH])
+def test_the_simulation_answers_as_the_real_host_did(capture: str, name: str) -> None:
+    assert name in rows(capture), "the case was renamed or removed: capture again, or take it out of the file"
+    row = rows(capture)[name]
+    assert row.same != bool(row.case.known), row.difference() or f"now the same: take the mark away ({row.case.known})"
+
+
+@pytest.mark.parametrize("hypervisor", ["kvm", "xen"])
+def test_every_case_has_a_name_of_its_own(hypervisor: str) -> None:
+    files = Offer("http://files.example", runner.the_files())
+    cases = all_cases(runner.Place(hypervisor, "vg", "pool", "eth0", files))  # type: ignore[arg-type]
+    assert len({case.name for case in cases}) == len(cases) > 0
