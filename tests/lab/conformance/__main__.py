@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.conformance.cases import all_cases
@@ -60,7 +61,8 @@ def report(options: argparse.Namespace, real: Run, mirrored: Run) -> int:
     return 1 if wrong else 0
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 1 when a case differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab.conformance", description=__doc__.split("\n")[0])
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--real", metavar="USER@ADDRESS:PORT", help="a container to reach over SSH")
@@ -78,7 +80,7 @@ def main() -> int:
     parser.add_argument("--capture", type=Path, help="keep the real answers (JSON)")
     parser.add_argument("--what", default="a real container", help="says in the capture what the host is")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each case on the real host")
-    return asyncio.run(run(parser.parse_args()))
+    return asyncio.run(run(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from tests.lab.conformance.place import SITE, Place
 
 from vcrecon.core.observation import Domain, NetworkFacts, Part, Seen, Storage
+from vcrecon.errors import HostError
 from vcrecon.host import look
 from vcrecon.host.steps import CORRUPT, LOCKED, UNSAFE, failure
 
@@ -121,7 +122,7 @@ def conclude(case: Case, answer: Answer, place: Place) -> Facts:
             facts["said"] = str(error)  # the scripts' own words, the same everywhere
     try:
         facts["facts"] = case.reduce(answer, place)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, HostError) as error:
         facts["facts"] = {"unreadable": f"{type(error).__name__}: {error}"}
     return json.loads(json.dumps(facts))
 
@@ -220,11 +221,6 @@ def domain_facts(domain: Domain) -> Facts:
 def output(answer: Answer, place: Place) -> Facts:
     """Standard output, as it is."""
     return answer.stdout
-
-
-def after(answer: Answer, place: Place) -> Facts:
-    """What the look afterwards printed, as it is."""
-    return answer.after
 
 
 def shape(pattern: str) -> Reduce:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.conformance.serving import Offer
 
 from vcrecon.core.memory import Memory
-from vcrecon.core.observation import ALL_PARTS, Seen, Storage, Volume
+from vcrecon.core.observation import Seen, Storage, Volume
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World
 from vcrecon.host.scripts import Bench, Secrets
@@ -126,6 +126,3 @@ def _guest(name: str, number: int) -> Guest:
     return Guest(
         name, "single", None, "root.tar", 64 * MIB, 1, DISK_BYTES, Path("hash"), (port,), ("ssh-ed25519 AAAA student",)
     )
-
-
-__all__ = ["ALL_PARTS", "DISK_BYTES", "GUEST", "IMAGE_BYTES", "OTHER", "PASSWORD_HASH", "SITE", "THICK", "Place"]

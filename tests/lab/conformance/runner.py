@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 from tests.lab.conformance.case import Answer, Case, Facts, Host, conclude, run_case, said
 from tests.lab.conformance.place import Place
-from tests.lab.conformance.serving import Offer, the_files
+from tests.lab.conformance.serving import Offer
 
 VERSIONS = (
-    "uname -r; lvm version 2>/dev/null | grep 'LVM version'; nft --version; ip -V; mkfs.xfs -V;"
+    "uname -r | cut -d . -f 1,2; lvm version 2>/dev/null | grep 'LVM version'; nft --version; ip -V; mkfs.xfs -V;"
     " curl --version | head -n 1; tar --version | head -n 1; zstd --version; ping -V; flock --version;"
     " virsh --version 2>/dev/null | sed 's/^/libvirt /'; xl info 2>/dev/null | grep -e xen_version"
 )
@@ -68,10 +69,11 @@ async def run_all(cases: Iterable[Case], host: Host, place: Place, *, progress: 
     for case in cases:
         if case.needs & place.lacks:
             continue
+        began_s = time.monotonic()
         answers[case.name] = await run_case(case, host)
         digests[case.name] = case.digest(place)
         if progress:
-            print(f"{answers[case.name].status:4d}  {case.name}", flush=True)
+            print(f"{answers[case.name].status:4d} {time.monotonic() - began_s:6.1f} s  {case.name}", flush=True)
     return Run(place, answers, tuple(line.strip() for line in out.decode().splitlines() if line.strip()), digests)
 
 
@@ -145,6 +147,3 @@ def load(path: Path, files: Offer) -> Run:
         digests[name] = fields.pop("digest")
         answers[name] = Answer(**({"status": 0, "stdout": "", "stderr": ""} | fields))
     return Run(place, answers, tuple(content["versions"]), digests)
-
-
-__all__ = ["Place", "Row", "Run", "compare", "load", "run_all", "save", "table", "the_files"]
