@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 from tests.lab.conformance import runner
+from tests.lab.conformance.case import Answer
 from tests.lab.conformance.cases import all_cases
 from tests.lab.conformance.place import Place
 from tests.lab.conformance.runner import Row, compare, run_all
 from tests.lab.conformance.serving import Offer, Server, the_files
 from tests.lab.conformance.simulated import simulated
+
+from vcrecon.spec.model import HypervisorName
 
 CAPTURES = sorted(Path(__file__).parent.glob("captured/*.json"))
 EACH = [(path.stem, name) for path in CAPTURES for name in json.loads(path.read_text(encoding="utf-8"))["answers"]]
@@ -53,7 +56,22 @@ def test_no_case_crashes_the_simulation(capture: str) -> None:
 
 
 @pytest.mark.parametrize("hypervisor", ["kvm", "xen"])
-def test_every_case_has_a_name_of_its_own(hypervisor: str) -> None:
+def test_every_situation_can_be_made_on_a_simulated_host(hypervisor: HypervisorName) -> None:
+    async def run() -> dict[str, Answer]:
+        async with Server() as files:
+            place = Place(hypervisor, "vg0", "vcpool", "eth0", files)
+            async with simulated(place) as (host, site):
+                answers = (await run_all(all_cases(place), host, place)).answers
+                assert [*site.hosts["here"].programs.crashes] == []
+                assert [v.name for v in site.hosts["here"].machine.all_volumes()] == ["vcpool"], "left behind"
+                return answers
+
+    answers = asyncio.run(run())
+    assert {name: answer.broken for name, answer in answers.items() if answer.broken} == {}
+
+
+@pytest.mark.parametrize("hypervisor", ["kvm", "xen"])
+def test_every_case_has_a_name_of_its_own(hypervisor: HypervisorName) -> None:
     files = Offer("http://files.example", the_files())
-    cases = all_cases(Place(hypervisor, "vg", "pool", "eth0", files))  # type: ignore[arg-type]
+    cases = all_cases(Place(hypervisor, "vg", "pool", "eth0", files))
     assert len({case.name for case in cases}) == len(cases) > 0

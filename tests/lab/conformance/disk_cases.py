@@ -270,7 +270,10 @@ def _contextualize(place: Place) -> Iterator[Case]:
         known="the simulation holds file contents in memory, so nothing fills a disk to the last block",
     )
     assert step.stdin is not None
-    yield b.case("the input ends half way", step, filled, stdin=step.stdin[: len(step.stdin) // 2], needs=ASKED)
+    yield b.case("the input ends within a file", step, filled, stdin=step.stdin[: _cut(step.stdin, 100)], needs=ASKED)
+    yield b.case(
+        "the input ends between two files", step, filled, stdin=step.stdin[: _cut(step.stdin, 512)], needs=ASKED
+    )
     yield b.case("the input is empty", step, filled, stdin=b"", needs=ASKED)
     shown = [
         f"mount -o nouuid {block} {mount}",
@@ -290,6 +293,11 @@ def _contextualize(place: Place) -> Iterator[Case]:
         reduce=lambda answer, _: answer.stdout,
         needs=ASKED,
     )
+
+
+def _cut(stdin: bytes, into_file_bytes: int) -> int:
+    """How much of a context's input to send: up to so far behind the header of its first small file."""
+    return stdin.index(b"etc/hostname") + 512 + into_file_bytes
 
 
 def _piped(step: Step) -> str:
