@@ -166,6 +166,7 @@ async def test_chpasswd_changes_one_hash_in_the_shadow_file_of_a_root():
     host = machine()
     host.files.mkdir("/mnt/g/etc", parents=True)
     host.files.write("/mnt/g/etc/shadow", b"root:*:19000:0:99999:7:::\nbin:*:1::::::\n")
+    host.files.write("/mnt/g/etc/passwd", b"root:x:0:0::/root:/bin/sh\nbin:x:1:1::/:/bin/sh\n")
     await ok(host, "chpasswd -e -R /mnt/g", "root:$6$abc\n")
     assert host.files.read("/mnt/g/etc/shadow").startswith(b"root:$6$abc:")
     outcome = await run(host, "chpasswd -e -R /mnt/g", "nobody:x\n")

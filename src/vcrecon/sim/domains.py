@@ -211,10 +211,7 @@ class Domains:
                 )
         for path in (domain.kernel, domain.initrd):
             if path and not machine.files.exists(path):
-                raise DomainError(
-                    "internal error: process exited while connecting to monitor: "
-                    f"qemu: could not load kernel '{path}': No such file or directory"
-                )
+                raise DomainError(f"unable to stat: {path}: No such file or directory")
         for nic in domain.nics:
             link = machine.network.links.get(nic.bridge)
             if link is None:

@@ -21,9 +21,33 @@ EXTENT_BYTES = 4 << 20
 CHUNK_BYTES = 64 << 10
 MAGIC = b"XFSB"
 HEAD_BYTES = len(MAGIC) + 8 + 32
-TAG_BYTES_MAX = 1024
 TAG = re.compile(r"[A-Za-z0-9_+.\-/=!:&#]+\Z")
 NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.\-]*\Z")
+
+
+RESERVED_PREFIXES = ("snapshot", "pvmove")
+RESERVED_PARTS = (
+    *("_cdata", "_cmeta", "_corig", "_iorig", "_mimage", "_mlog", "_pmspare", "_rimage", "_rmeta", "_tdata", "_tmeta"),
+    *("_vdata", "_vorigin", "_cvol"),
+)
+NAME_BYTES_MAX = 127
+
+
+def reserved_name(name: str) -> str:
+    """Why lvm keeps this name for itself, in its words; empty when it does not."""
+    advice = "are reserved. Please choose a different LV name."
+    for prefix in RESERVED_PREFIXES:
+        if name.startswith(prefix):
+            return f'Names starting "{prefix}" {advice}'
+    for part in RESERVED_PARTS:
+        if part in name:
+            return f'Names including "{part}" {advice}'
+    return ""
+
+
+def name_bytes_max(group: str) -> int:
+    """The longest name of a volume: with its group's name it has to fit into a device-mapper name."""
+    return 125 - len(group)
 
 
 class LvmError(Exception):
@@ -259,6 +283,8 @@ class Lvm:
         self._on_change = on_change  # the device nodes follow what is active
 
     def group(self, name: str) -> VolumeGroup:
+        if not NAME.match(name):
+            raise LvmError(f'Volume group name "{name}" has invalid characters.\n  Cannot process volume group {name}')
         group = self.groups.get(name)
         if group is None or group.missing:
             raise LvmError(f'Volume group "{name}" not found\n  Cannot process volume group {name}')
@@ -269,7 +295,7 @@ class Lvm:
         name = full_name.removeprefix("/dev/")
         group_name, slash, volume_name = name.partition("/")
         if not slash or "/" in volume_name:
-            raise LvmError(f"Invalid path for Logical Volume: {full_name}.", 3)
+            raise LvmError(f'"{full_name}": Invalid path for Logical Volume.')
         volume = self.group(group_name).volumes.get(volume_name)
         if volume is None:
             raise LvmError(f'Failed to find logical volume "{group_name}/{volume_name}"')
@@ -282,16 +308,20 @@ class Lvm:
     @staticmethod
     def check_tag(option: str, tag: str) -> str:
         text = tag.removeprefix("@")
-        if not TAG.match(text) or len(text) >= TAG_BYTES_MAX:
+        if not TAG.match(text):  # of any length, whatever lvm(8) says
             raise LvmError(f"Invalid argument for {option}: {tag}\n  Error during parsing of command line.", 3)
         return text
 
     def _new(self, group: VolumeGroup, volume: Volume) -> Volume:
         name = volume.name
-        if not NAME.match(name) or name in (".", ".."):
-            raise LvmError(f'Logical volume name "{name}" is invalid.', 5)
-        if len(name) > 127 - len(group.name):
-            raise LvmError(f'Name "{name}" is too long.', 5)
+        usage = "\n  Run `lvcreate --help' for more information."
+        if not NAME.match(name) or name in (".", "..") or len(name) > NAME_BYTES_MAX:
+            raise LvmError(f'Logical volume name "{name}" is invalid.{usage}', 3)
+        if reserved := reserved_name(name):
+            raise LvmError(f"{reserved}{usage}", 3)
+        if len(name) > name_bytes_max(group.name):
+            full_name = f"{group.name}/{name}"
+            raise LvmError(f'Internal error: LV name "{full_name}" length {len(full_name) + 2} is not supported.')
         if name in group.volumes:
             message = f'Logical Volume "{name}" already exists in volume group "{group.name}"'
             raise LvmError(message)
@@ -326,9 +356,7 @@ class Lvm:
     def _pool(self, group: VolumeGroup, name: str) -> Volume:
         pool = group.volumes.get(name)
         if pool is None:
-            raise LvmError(
-                f"Thin pool {group.name}/{name} not found.\n  Run `lvcreate --help' for more information.", 3
-            )
+            raise LvmError(f"Pool {name} not found in Volume group {group.name}.")
         if pool.kind != "pool":
             raise LvmError(f"Logical volume {group.name}/{name} is not a thin pool.")
         # lvm refuses new volumes over its thresholds, before the pool breaks.
@@ -345,10 +373,13 @@ class Lvm:
         return self._new(group, Volume(group, name, round_up(size_bytes), "thin", pool=pool, tags=tags))
 
     def create_snapshot(self, origin_name: str, name: str, tags: set[str], *, skip_activation: bool) -> Volume:
-        origin = self.find(origin_name)
-        group = origin.group
+        group_name, _, volume_name = origin_name.partition("/")
+        group = self.group(group_name)
+        origin = group.volumes.get(volume_name)
+        if origin is None:
+            raise LvmError(f"Snapshot origin LV {volume_name} not found in Volume group {group_name}.")
         if origin.kind != "thin":
-            raise LvmError(f"Cannot create thin snapshot of non-thin volume {origin.full_name}.")
+            raise LvmError("Please specify either size or extents with snapshots.")
         self._pool(group, origin.pool)
         volume = Volume(group, name, origin.size_bytes, "thin", pool=origin.pool, origin=origin.name, tags=tags)
         self._new(group, volume)
@@ -406,14 +437,22 @@ class Lvm:
                 heir.shared_bytes = max(0, heir.shared_bytes - volume.own_bytes)
 
     def rename(self, group_name: str, old: str, new: str) -> None:
+        usage = "\n  Run `lvrename --help' for more information."
+        if old == new:
+            raise LvmError(f"Old and new logical volume names must differ{usage}", 3)
+        if len(new) > name_bytes_max(group_name):
+            limit = name_bytes_max(group_name)
+            raise LvmError(f'New logical volume name "{new}" may not exceed {limit} characters.{usage}', 3)
+        if not NAME.match(new) or new in (".", ".."):
+            raise LvmError(f'New logical volume name "{new}" is invalid{usage}', 3)
+        if reserved := reserved_name(new):
+            raise LvmError(f"{reserved}{usage}", 3)
         group = self.group(group_name)
         volume = group.volumes.get(old)
         if volume is None:
             raise LvmError(f'Existing logical volume "{old}" not found in volume group "{group_name}"')
         if new in group.volumes:
             raise LvmError(f'Logical Volume "{new}" already exists in volume group "{group_name}"')
-        if not NAME.match(new):
-            raise LvmError(f'Logical volume name "{new}" is invalid.')
         del group.volumes[old]
         volume.name = new
         group.volumes[new] = volume
@@ -441,8 +480,9 @@ class Lvm:
                 f"New size given ({new // EXTENT_BYTES} extents) not larger than existing size "
                 f"({volume.size_bytes // EXTENT_BYTES} extents)"
             )
-        if volume.kind != "thin":
-            self._require_extents(volume.group, new - volume.size_bytes)
+        more, free = (new - volume.size_bytes) // EXTENT_BYTES, volume.group.free_bytes // EXTENT_BYTES
+        if volume.kind != "thin" and more > free:
+            raise LvmError(f"Insufficient free space: {more} extents needed, but only {free} available")
         volume.size_bytes = new
         self.changed(volume.group)
 

@@ -147,6 +147,11 @@ class Network:
         link.up, link.master = True, master
         return link
 
+    def add_own_tap(self, name: str) -> Link:
+        """A port made by hand (`ip tuntap`): down, and on no bridge."""
+        self._free_name(name)
+        return self._new(name, "tun", mac_for(f"{self.host}/{name}"))
+
     def free_tap(self, prefix: str) -> str:
         number = 0
         while f"{prefix}{number}" in self.links:
@@ -244,6 +249,8 @@ class Network:
             route = self._through(route)
         elif route.device not in self.links:
             raise NetError(f'Cannot find device "{route.device}"', 1)
+        if not self.links[route.device].up:
+            raise NetError("Error: Device for nexthop is not up.")
         same = [r for r in self.routes if (r.destination, r.metric) == (route.destination, route.metric)]
         if same and not replace:
             raise NetError("RTNETLINK answers: File exists")

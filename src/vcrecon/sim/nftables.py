@@ -425,7 +425,8 @@ class Batch:
         policy = "accept"
         while self._peek().text in (";", "\n"):
             # `policy` may follow on the same line; it belongs to the base line either way.
-            if self._peek().text == "\n" or self._tokens[self._position + 1].text != "policy":
+            after = min(self._position + 1, len(self._tokens) - 1)
+            if self._peek().text == "\n" or self._tokens[after].text != "policy":
                 break
             self._next()
         if self._peek().text == "policy":
@@ -489,7 +490,7 @@ class Batch:
             item.elements = [e for e in item.elements if e not in found]
             return
         if item.type.startswith("ifname"):
-            found = [text if text.startswith('"') else f'"{text}"' for text in found]
+            found = [text if text.startswith('"') else re.sub(r"^\S+", r'"\g<0>"', text) for text in found]
         item.elements = sorted({*item.elements, *found}, key=element_key)
 
     # -- rules --------------------------------------------------------------------------------------
@@ -529,6 +530,8 @@ class Batch:
         return out
 
     def _rule(self, table: Table, chain: Chain, words: list[Token]) -> None:
+        if not words:
+            raise self._unexpected(self._peek())
         first = words[0]
         if first.text.lower() not in RULE_WORDS and not first.text.startswith("@"):
             raise self._unexpected(words[1] if len(words) > 1 else self._peek())
@@ -622,13 +625,18 @@ def normal_rule(text: str) -> str:
     """A rule as nft lists it: interface names quoted, counts dropped, sets in value order."""
     text = re.sub(r"\bmeta (iif|oif|iifname|oifname|mark|skuid|skgid)\b", r"\1", text)
     text = re.sub(r"\bcounter packets \d+ bytes \d+", "counter", text)
-    text = re.sub(r'\b([io]if(?:name)?|[io]brname)( (?:!=|==))? (?=[^"{@!=\s])(\S+)', r'\1\2 "\3"', text)
+    text = re.sub(r'\b([io]if(?:name)?|[io]brname)( (?:!=|==))? (?=[^"{@!=.\s])(\S+)', r'\1\2 "\3"', text)
     text = text.replace(" == ", " ")
+    text = text.replace("ether type vlan", "ether type 8021q").replace("ether type 0x88a8", "ether type 8021ad")
+    # What a later expression says anyway is not repeated.
+    text = re.sub(r"\bether type (arp|ip) (?=(?:.* )?\1 [a-z])", "", text)
 
     def ordered(match: re.Match[str]) -> str:
         items = [item.strip() for item in match.group(1).split(",") if item.strip()]
         if re.search(r"[io](if|br)name( !=)? $", text[: match.start()]):
             items = [item if item.startswith('"') else f'"{item}"' for item in items]
+        if len(items) == 1:
+            return items[0]
         return "{ " + ", ".join(sorted(items, key=element_key)) + " }"
 
     return re.sub(r"\{ ([^{}]*?) ?\}", ordered, text)

@@ -310,11 +310,23 @@ async def _wait(shell: Shell, words: list[str]) -> int:
     return status
 
 
+def _signal(word: str) -> int:
+    """The number of `-9`, `-KILL` or, by default, TERM."""
+    name = word.removeprefix("-").removeprefix("SIG")
+    numbers = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "PIPE": 13, "TERM": 15}
+    return int(name) if word.startswith("-") and name.isdigit() else numbers.get(name, 15)
+
+
 async def _kill(shell: Shell, words: list[str]) -> int:
     status = 0
     probe = words[1:2] == ["-0"]
     for word in words[1:]:
         if word.startswith("-"):
+            continue
+        if word == str(shell.pid):
+            if not probe:
+                shell.exit_trap = ""  # a shell that a signal ends does not run it
+                raise ExitShell(128 + _signal(words[1]))
             continue
         task = shell.jobs.get(int(word)) if word.isdigit() else None
         if task is None or task.done():

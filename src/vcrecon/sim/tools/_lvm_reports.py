@@ -285,7 +285,8 @@ def report_text(process: Process, command: str, args: Sequence[str]) -> str:
     """One of lvs, vgs, pvs, fullreport."""
     # In fullreport, -o belongs to the --configreport before it: read them in order.
     per_kind: dict[str, list[str]] = {}
-    current = {"lvs": "lv", "vgs": "vg", "pvs": "pv"}.get(command, "lv")
+    # A list of fields before the first --configreport belongs to no table of a fullreport.
+    current = {"lvs": "lv", "vgs": "vg", "pvs": "pv"}.get(command, "")
     ordered = list(args)
     for index, word in enumerate(ordered):
         if word == "--configreport" and index + 1 < len(ordered):

@@ -91,6 +91,8 @@ async def curl(process: Process, args: Sequence[str]) -> int:
 
 
 async def _transfer(process: Process, found: dict[str, list[str]], url: str) -> int:
+    if "[" in url:
+        raise CurlError(3, f"bad range specification in URL position {url.index('[') + 2}:\n{url}")
     match = re.fullmatch(r"(\w+)://([^/:]+)(?::(\d+))?(/.*)?", url)
     if match is None:
         raise CurlError(3, "URL using bad/illegal format or missing URL")
@@ -112,9 +114,6 @@ async def _transfer(process: Process, found: dict[str, list[str]], url: str) -> 
     except ConnectionRefusedError:
         raise CurlError(7, f"Failed to connect to {host} port {port} after 0 ms: Couldn't connect to server") from None
     if status >= 400 and given(found, "-f", "--fail"):
-        # 416 to a resume means that everything is here already; curl 7.88 takes it so.
-        if status == 416 and offset:
-            return 0
         raise CurlError(22, f"The requested URL returned error: {status}")
     if offset and status == 200:
         raise CurlError(33, "HTTP server doesn't seem to support byte ranges. Cannot resume.")

@@ -43,9 +43,9 @@ async def ls(process: Process, args: Sequence[str]) -> int:
         (listed if isinstance(node, Directory) and not given(found, "-d") else single).append(path)
     for path in sorted(single):
         await process.say(_ls_line(process, full(process, path), path, long=given(found, "-l")))
-    for path in sorted(listed):
+    for index, path in enumerate(sorted(listed)):
         if len(paths) > 1:
-            await process.say(f"{path}:\n")
+            await process.say(("\n" if index or single else "") + f"{path}:\n")
         names = files.listdir(full(process, path))
         if not given(found, "-a", "-A"):
             names = [name for name in names if not name.startswith(".")]

@@ -14,7 +14,7 @@ from vcrecon.sim.tools._common import read_input, tool
 
 TOOLS: dict[str, Tool] = {}
 INCOMPLETE = 'Command line is not complete. Try option "help"'
-OBJECTS = ("link", "address", "route")
+OBJECTS = ("link", "address", "route", "tuntap")
 FOREVER = 4294967295
 
 
@@ -176,7 +176,7 @@ class Ip:
         verb = left.take_if("show", "list", "ls", "s", "l", "lst", "sh") or (left.take() if left else "show")
         if verb in ("show", "list", "ls", "s", "l", "lst", "sh"):
             return self._routes(left) if kind == "route" else self._show(left, addresses=kind == "address")
-        act = {"link": self._link, "address": self._address, "route": self._route}[kind]
+        act = {"link": self._link, "address": self._address, "route": self._route, "tuntap": self._tuntap}[kind]
         return act(verb, left)
 
     def _show(self, words: Words, *, addresses: bool) -> str:
@@ -309,6 +309,22 @@ class Ip:
                 words.take()
             else:
                 raise NetError(f'Error: either "dev" is duplicate, or "{word}" is a garbage.', 255)
+
+    def _tuntap(self, verb: str, words: Words) -> str:
+        name = mode = ""
+        while words:
+            word = words.take()
+            if word == "mode":
+                mode = words.take()
+            elif word not in ("multi_queue", "vnet_hdr", "pi", "one_queue"):
+                name = words.take() if word in ("dev", "name") else word
+        if mode not in ("tap", "tun"):
+            raise NetError("You failed to specify a tunnel mode", 255)
+        if verb == "add":
+            self.network.add_own_tap(name)
+        else:
+            self.network.remove(name)
+        return ""
 
     def _address(self, verb: str, words: Words) -> str:
         if verb not in ("add", "replace", "change", "del", "delete", "flush"):

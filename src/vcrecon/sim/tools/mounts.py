@@ -104,10 +104,20 @@ async def mount(process: Process, args: Sequence[str]) -> int:
         return await _bind(process, full(process, source), target, words)
     kind = last(found, "-t", "--types")
     if kind == "tmpfs":
-        tmpfs = FileSystem("tmpfs", capacity_bytes=process.machine.memory_bytes // 2)
-        files.attach(Mount(target, tmpfs, source, ("rw", "relatime")))
+        tmpfs = FileSystem("tmpfs", capacity_bytes=_tmpfs_bytes(words, process.machine.memory_bytes // 2))
+        files.attach(Mount(target, tmpfs, source, ("ro" if "ro" in words else "rw", "relatime")))
         return 0
     return await _mount_device(process, source, target, kind, words)
+
+
+def _tmpfs_bytes(words: list[str], default_bytes: int) -> int:
+    """The `size=` option in bytes, whole pages, or the default."""
+    for word in words:
+        match = re.fullmatch(r"size=(\d+)([kmg]?)", word.lower())
+        if match is not None:
+            size = int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[match[2]]
+            return -(-size // 4096) * 4096
+    return default_bytes
 
 
 async def _bind(process: Process, source: str, target: str, words: list[str]) -> int:

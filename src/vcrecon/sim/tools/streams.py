@@ -77,7 +77,10 @@ async def dd(process: Process, args: Sequence[str]) -> int:
     files = process.machine.files
     source, target = settings.get("if", "-"), settings.get("of")
     if source == "/dev/zero" and limit is None:
-        limit = process.machine.volume_at(full(process, target or "")).size_bytes if target else 0  # type: ignore[union-attr]
+        if target is None or process.machine.volume_at(full(process, target)) is None:
+            # Not written for real: the simulation holds every byte of a file in memory.
+            raise Failure(f"dd: error writing '{target or 'standard output'}': No space left on device")
+        limit = process.machine.volume_at(full(process, target)).size_bytes  # type: ignore[union-attr]
     try:
         if source != "-" and source != "/dev/zero":
             files.node(full(process, source))
@@ -358,6 +361,8 @@ def _place_member(process: Process, members: tarfile.TarFile, member: tarfile.Ta
     if not files.is_dir(above):
         files.mkdir(above, parents=True)
     if member.isdir():
+        if files.exists(path) and not files.is_dir(path):
+            files.remove(path)  # as GNU tar does: what the archive says is right
         files.mkdir(path, parents=True)
     elif member.issym():
         if files.exists(path) or files.is_link(path):

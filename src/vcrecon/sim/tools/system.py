@@ -244,15 +244,22 @@ async def chpasswd(process: Process, args: Sequence[str]) -> int:
     shadow = posixpath.join(root, "etc/shadow")
     if not given(found, "-e", "--encrypted"):
         raise Failure("chpasswd: only encrypted passwords (-e) are supported here", 1)
+    passwd = posixpath.join(root, "etc/passwd")
+    if not files.is_dir(posixpath.dirname(passwd)):
+        raise Failure("chpasswd: cannot lock /etc/passwd; try again later.", 1)
+    known = files.read(passwd) if files.exists(passwd) else b""
+    users = {line.split(b":")[0] for line in known.splitlines()}
     if not files.exists(shadow):
-        raise Failure("chpasswd: cannot open /etc/shadow", 1)
-    rows = [line.rstrip(b"\n").split(b":") for line in lines_of(files.read(shadow))]
+        shadow = passwd  # a system without shadow passwords keeps the hash there
+    if not files.exists(shadow):
+        shadow = ""
+    rows = [] if not shadow else [line.rstrip(b"\n").split(b":") for line in lines_of(files.read(shadow))]
     for number, line in enumerate(lines_of(data), 1):
         user, colon, value = line.rstrip(b"\n").partition(b":")
         if not colon:
             raise Failure(f"chpasswd: line {number}: missing new password\nchpasswd: error detected, changes ignored")
         row = next((row for row in rows if row[0] == user), None)
-        if row is None:
+        if row is None or user not in users:
             raise Failure(
                 f"chpasswd: line {number}: user '{user.decode('utf-8', 'replace')}' does not exist\n"
                 "chpasswd: error detected, changes ignored"

@@ -91,6 +91,8 @@ class Session:
 
 def split_commands(text: str) -> list[list[str]]:
     """Words of each command of a line, parted by `;`. Raises ValueError on an open quote."""
+    if text.replace('"', "").count("'") % 2:
+        text += "'"  # virsh closes a single quote by itself, and complains of a double one
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";")
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -297,6 +299,7 @@ async def cmd_start(session: Session, arguments: Arguments) -> None:
     try:
         session.machine.domains.start(domain)
     except DomainError as error:
+        domain.reason = "failed"
         raise VirshError(f"Failed to start domain '{domain.name}'", *error.args) from None
     await session.chat(f"Domain '{domain.name}' started\n")
 
@@ -337,6 +340,22 @@ async def cmd_reboot(session: Session, arguments: Arguments) -> None:
     _require_running(domain, "reboot", NOT_RUNNING)
     session.machine.domains.restart_guest(domain)
     await session.chat(f"Domain '{domain.name}' is being rebooted\n")
+
+
+async def cmd_suspend(session: Session, arguments: Arguments) -> None:
+    domain = session.domain(arguments)
+    _require_running(domain, "suspend", NOT_RUNNING)
+    domain.state, domain.reason = "paused", "user"
+    session.machine.domains.emit(domain, "Suspended Paused")
+    await session.chat(f"Domain '{domain.name}' suspended\n")
+
+
+async def cmd_resume(session: Session, arguments: Arguments) -> None:
+    domain = session.domain(arguments)
+    _require_running(domain, "resume", NOT_RUNNING)
+    domain.state, domain.reason = "running", "unpaused"
+    session.machine.domains.emit(domain, "Resumed Unpaused")
+    await session.chat(f"Domain '{domain.name}' resumed\n")
 
 
 async def cmd_version(session: Session, arguments: Arguments) -> None:
@@ -451,6 +470,8 @@ COMMANDS: dict[str, tuple[Handler, str, str]] = {
     "start": (cmd_start, "domain", "--paused --force-boot"),
     "shutdown": (cmd_shutdown, "domain", "--mode="),
     "destroy": (cmd_destroy, "domain", "--graceful"),
+    "suspend": (cmd_suspend, "domain", ""),
+    "resume": (cmd_resume, "domain", ""),
     "reset": (cmd_reset, "domain", ""),
     "reboot": (cmd_reboot, "domain", "--mode="),
     "version": (cmd_version, "", "--daemon"),

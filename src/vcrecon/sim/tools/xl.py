@@ -111,7 +111,7 @@ def _xen_words(domain: Domain, error: DomainError) -> str:
 
 
 def _flags(domain: Domain) -> str:
-    return "---s--" if domain.state == "in shutdown" else "-b----"
+    return {"in shutdown": "---s--", "paused": "--p---"}.get(domain.state, "-b----")
 
 
 async def xl_list(process: Process, args: Sequence[str]) -> int:
@@ -215,6 +215,20 @@ async def xl_destroy(process: Process, args: Sequence[str]) -> int:
     return 0
 
 
+async def xl_pause(process: Process, args: Sequence[str]) -> int:
+    if not args:
+        raise Failure("xl pause requires at least 1 argument.")
+    _find(process, args[0]).state = "paused"
+    return 0
+
+
+async def xl_unpause(process: Process, args: Sequence[str]) -> int:
+    if not args:
+        raise Failure("xl unpause requires at least 1 argument.")
+    _find(process, args[0]).state = "running"
+    return 0
+
+
 async def xl_reboot(process: Process, args: Sequence[str]) -> int:
     _, rest = options("xl reboot", args, "F")
     for key in rest:
@@ -280,6 +294,8 @@ COMMANDS = {
     "list": xl_list,
     "shutdown": xl_shutdown,
     "destroy": xl_destroy,
+    "pause": xl_pause,
+    "unpause": xl_unpause,
     "reboot": xl_reboot,
     "uptime": xl_uptime,
     "info": xl_info,
