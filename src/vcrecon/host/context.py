@@ -22,6 +22,10 @@ DIRECTORIES = ("etc", "etc/ssh", "etc/systemd", "etc/systemd/network", "root", "
 """Every directory that a file is written into, its parents included: checked for symbolic links first."""
 
 
+END = "etc/.vcrecon-complete"
+"""Written last and removed at once; without it the archive was cut off on its way (S7)."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """One file of the context. `path` is relative to the guest's root."""
@@ -97,6 +101,8 @@ def archive(found: Iterable[File]) -> bytes:
             info = tarfile.TarInfo(file.path)
             info.size, info.mode = len(file.content), file.mode
             tar.addfile(info, io.BytesIO(file.content))
+        # The last entry: tar takes an input that ends between two files for a whole one.
+        tar.addfile(tarfile.TarInfo(END))
     return buffer.getvalue()
 
 

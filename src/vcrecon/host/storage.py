@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vcrecon.host.context import END
 from vcrecon.host.hooks import Hooks
 from vcrecon.host.names import (
     IMAGE_DIR,
@@ -158,7 +159,7 @@ class Disks:
         self, volume: str, context: str, old: str, directories: Sequence[str], hooks: Hooks | None = None
     ) -> list[str]:
         """Write the context: the first line of standard input is `root:HASH`, then come the hooks, if any, as
-        their own archive, and the rest is a tar archive.
+        their own archive, and the rest is a tar archive whose last entry is END.
 
         A guest's own root may have turned a directory into a symbolic link that leads out of the mounted
         tree, onto this container: refuse then, and never run anything from the tree. Hooks cannot be guarded so:
@@ -183,7 +184,9 @@ class Disks:
             "IFS= read -r password",
             f"printf '%s\\n' \"$password\" | chpasswd -e -R {mount}",
             *(hooks.unpack() if hooks else ()),
+            f"rm -f {mount}/{END}",
             f"{TAR} -C {mount} -f -",
+            f"rm {mount}/{END} 2>/dev/null || {{ echo 'the context was cut off on its way' >&2; exit 1; }}",
             *finish,
             "sync",
             "trap - EXIT",

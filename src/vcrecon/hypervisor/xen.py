@@ -12,6 +12,7 @@ from vcrecon.core.observation import Domain, DomainState
 from vcrecon.hypervisor.base import Launch
 
 _DIR = "/run/vcrecon/xen"
+_END = "# end"
 _MARK = re.compile(
     r"^(?P<file>.*/)?(?P<name>[^/:]+)\.cfg:# vcrecon site=(?P<site>\S+) uuid=(?P<uuid>\S+) def=(?P<definition>\S+)$"
 )
@@ -73,7 +74,17 @@ class Xen:
 
     def define(self, launch: Launch) -> tuple[list[str], bytes]:
         file = f"{_DIR}/{launch.guest.name}.cfg"
-        return [f"mkdir -p {_DIR}", f"cat > {file}"], config(launch).encode()
+        lines = [
+            f"mkdir -p {_DIR}",
+            f"cat > {file}.new",
+            # A definition that was cut off on its way would start a guest without its network.
+            f"if ! tail -n 1 {file}.new | grep -q -x '{_END}'; then",
+            "  echo 'the definition was cut off on its way' >&2",
+            "  exit 1",
+            "fi",
+            f"mv {file}.new {file}",
+        ]
+        return lines, config(launch).encode()
 
     def start(self, guest: str) -> list[str]:
         return [
@@ -150,5 +161,6 @@ def config(launch: Launch) -> str:
         'on_poweroff = "destroy"',
         'on_reboot = "restart"',
         'on_crash = "destroy"',
+        _END,
     ]
     return "\n".join(lines) + "\n"
