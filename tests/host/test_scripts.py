@@ -251,7 +251,8 @@ DISKS = Disks("vg", "pool", "lab")
 class TestRealShell:
     """The pure parts run in real sh, with real tar, grep and sha256sum; LVM and mounts are stubs."""
 
-    def contextualize(self, stubs: Stubs, tree: Path) -> subprocess.CompletedProcess[bytes]:
+    def contextualize(self, stubs: Stubs, tree: Path, cut: slice = slice(None)) -> subprocess.CompletedProcess[bytes]:
+        """Run the step with its standard input; `cut` is the part of the archive that arrives."""
         for name in ("lvchange", "mount", "umount", "xfs_growfs"):
             stubs.add(name)
         stubs.add("mountpoint", "exit 1")
@@ -260,7 +261,7 @@ class TestRealShell:
         script = lines(DISKS.contextualize("vcg-alice", "new", "old", context.DIRECTORIES))
         script = script.replace("/run/vcrecon/mnt/vcg-alice", str(tree))
         found = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
-        return stubs.run(script, context.password_line(PASSWORD_HASH) + context.archive(found))
+        return stubs.run(script, context.password_line(PASSWORD_HASH) + context.archive(found)[cut])
 
     def test_one_standard_input_serves_the_password_and_then_tar(self, stubs: Stubs, tmp_path: Path) -> None:
         tree = tmp_path / "tree"
@@ -271,6 +272,16 @@ class TestRealShell:
         assert (tree / "etc/hostname").read_text() == "alice\n"
         assert (tree / "etc/ssh/ssh_host_ed25519_key").stat().st_mode & 0o777 == 0o600
         assert stubs.calls[-1] == "lvchange --deltag vc.context=old --addtag vc.context=new vg/vcg-alice"
+
+    def test_an_archive_that_ends_between_two_files_is_not_taken_for_whole(self, stubs: Stubs, tmp_path: Path) -> None:
+        tree = tmp_path / "tree"
+        (tree / "etc").mkdir(parents=True)
+        # Five directories and the first file, each with a header block of 512 bytes (POSIX ustar).
+        result = self.contextualize(stubs, tree, slice(0, 512 * 7))
+        assert result.returncode == 1
+        assert b"the context was cut off on its way" in result.stderr
+        assert (tree / "etc/hostname").exists()
+        assert not [call for call in stubs.calls if "addtag" in call]
 
     def test_no_command_line_shows_the_password(self, stubs: Stubs, tmp_path: Path) -> None:
         tree = tmp_path / "tree"
@@ -428,6 +439,7 @@ class TestContext:
         return tarfile.open(fileobj=io.BytesIO(context.archive(self.found))).getmembers()
 
     def test_the_same_files_give_the_same_bytes(self) -> None:
+            "etc/.vcrecon-complete": "0o644",
         again = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
         assert context.archive(self.found) == context.archive(again)
 

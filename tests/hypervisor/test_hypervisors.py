@@ -224,6 +224,18 @@ class TestXenConfig:
         assert 'cmdline = "root=/dev/xvda rw"\n' in text
 
 
+    @pytest.mark.parametrize("part", [0, 40, -7], ids=["nothing", "some", "all but the last word"])
+    def test_a_definition_that_was_cut_off_replaces_nothing(self, tmp_path: Path, part: int) -> None:
+        lines, stdin = Xen().define(LAUNCH)
+        script = "set -eu\n" + "\n".join(lines).replace("/run/vcrecon/xen", str(tmp_path))
+        whole = subprocess.run(["sh", "-c", script], input=stdin, check=False)
+        assert (whole.returncode, (tmp_path / "alice.cfg").read_bytes()) == (0, stdin)
+        cut = subprocess.run(["sh", "-c", script], input=stdin[:part], capture_output=True, check=False)
+        assert cut.returncode == 1
+        assert b"cut off on its way" in cut.stderr
+        assert (tmp_path / "alice.cfg").read_bytes() == stdin
+
+
 class TestRequireOff:
     """Real sh, with a stub of the hypervisor's tool: a disk is only touched when its guest is proved off."""
 
