@@ -223,7 +223,6 @@ class TestXenConfig:
         assert "vifname=vcg0123456789ab" in text
         assert 'cmdline = "root=/dev/xvda rw"\n' in text
 
-
     @pytest.mark.parametrize("part", [0, 40, -7], ids=["nothing", "some", "all but the last word"])
     def test_a_definition_that_was_cut_off_replaces_nothing(self, tmp_path: Path, part: int) -> None:
         lines, stdin = Xen().define(LAUNCH)
