@@ -53,6 +53,13 @@ def test_a_guest_sends_only_from_its_own_port_mac_and_address() -> None:
     assert re.search(r"vcg[0-9a-f]{12} \. 52:54:00:00:01:02 \. 10\.1\.1\.12", rules())
 
 
+def test_the_container_itself_sends_nothing_onto_the_trunk() -> None:
+    assert chain(rules(), "output") == [
+        "type filter hook output priority 0; policy accept;",
+        'oifname "vcvl*" drop',
+    ]
+
+
 def test_heads_of_two_clusters_do_not_meet_on_the_network_outside() -> None:
     assert not [rule for rule in chain(rules(), "out-200") if "10.200.0.0/16" in rule]
 

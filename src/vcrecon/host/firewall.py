@@ -15,7 +15,7 @@ from __future__ import annotations
 from ipaddress import ip_interface
 
 from vcrecon.core.wanted import Firewall, GuestPort
-from vcrecon.host.names import TAP_PATTERN, bridge
+from vcrecon.host.names import TAP_PATTERN, VLAN_PATTERN, bridge
 from vcrecon.spec.model import AllowRule, Network, Service
 
 TABLES = (("bridge", "vcrecon"), ("ip", "vcrecon"), ("inet", "vcrecon"))
@@ -74,6 +74,8 @@ def _bridge_table(firewall: Firewall) -> str:
     text += _chain(
         "input", "type filter hook input priority 0; policy accept;", [f'iifname "{TAP_PATTERN}" jump honest']
     )
+    # The container talks to its own guests only: not even an ARP request of its own reaches a trunk.
+    text += _chain("output", "type filter hook output priority 0; policy accept;", [f'oifname "{VLAN_PATTERN}" drop'])
     return text + "}\n"
 
 

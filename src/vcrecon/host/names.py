@@ -59,9 +59,20 @@ def bridge(vlan: int) -> str:
     return f"vcbr{vlan}"
 
 
+def bridge_mac(vlan: int) -> str:
+    """A locally administered address (IEEE 802, second bit), the same for a VLAN's bridge on every container.
+
+    Guests that have asked for a service's address keep the answer when the bridge is made anew and when they
+    move. Containers never send onto the trunk (`host.firewall`), so no switch sees it twice.
+    """
+    return f"02:76:63:72:{vlan >> 8:02x}:{vlan & 0xFF:02x}"
+
+
 def vlan_link(vlan: int) -> str:
     return f"vcvl{vlan}"
 
 
 TAP_PATTERN = "vcg*"
 """Matches `core.wanted.tap`."""
+VLAN_PATTERN = "vcvl*"
+"""Matches `vlan_link`."""

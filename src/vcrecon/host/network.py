@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from vcrecon.core.wanted import WantedBridge
 from vcrecon.host.firewall import TABLES
-from vcrecon.host.names import FIREWALL_FILE, MARK, RUN_DIR, bridge, vlan_link
+from vcrecon.host.names import FIREWALL_FILE, MARK, RUN_DIR, bridge, bridge_mac, vlan_link
 from vcrecon.host.steps import quote
 
 LIST_RULES = " ".join(f"nft -s list table {family} {name};" for family, name in TABLES)
@@ -41,6 +41,7 @@ def set_up_bridge(wanted: WantedBridge, trunk: str, site: str, taps: Iterable[st
         f"ip link set dev {trunk} up",
         f"ip link show dev {br} >/dev/null 2>&1 ||",
         f"  ip link add name {br} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"ip link set dev {br} address {bridge_mac(wanted.vlan)}",
         f"ip link set dev {br} alias {mark}",
         f"ip link show dev {vlan} >/dev/null 2>&1 ||",
         f"  ip link add link {trunk} name {vlan} type vlan id {wanted.vlan}",
