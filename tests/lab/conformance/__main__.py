@@ -54,9 +54,9 @@ def report(options: argparse.Namespace, real: Run, mirrored: Run) -> int:
         options.out.write_text(text, encoding="utf-8")
     if options.capture:
         save(real, options.capture, options.what)
-    wrong = [row for row in rows if not row.same and not row.case.known]
+    wrong = [row for row in rows if row.wrong]
     for row in wrong:
-        print(f"{row.case.name}\n    {row.difference()}")
+        print(f"{row.case.name}\n    {row.wrong}")
     print(f"{len(rows)} cases, {len(wrong)} differ")
     return 1 if wrong else 0
 

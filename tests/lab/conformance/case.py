@@ -56,6 +56,7 @@ class Case:
     `given` makes the situation and `cleanup` ends it, both with plain lines that stop at the first failure
     (`given`) or go on (`cleanup`); `then` is a look at the host afterwards. `needs` names abilities of the host.
     `known` says why reality and the simulation may differ; such a case must differ, or its mark must go.
+    `fails` says that a host where the command succeeds is not safe to work on.
     """
 
     family: str
@@ -68,6 +69,7 @@ class Case:
     cleanup: tuple[str, ...] = ()
     needs: frozenset[str] = field(default_factory=frozenset)
     known: str = ""
+    fails: bool = False
 
     @property
     def name(self) -> str:
@@ -181,6 +183,7 @@ def seen_facts(seen: Seen, place: Place) -> Facts:
         facts["network"] = network_facts(seen.network)
     if isinstance(seen.domains, tuple):
         facts["domains"] = {d.guest: domain_facts(d) for d in seen.domains}
+        facts["strangers"] = sorted(name for name in seen.strangers if name.startswith("cf-"))
     return facts
 
 
@@ -203,6 +206,7 @@ def storage_facts(storage: Storage) -> Facts:
         "group": storage.group_present,
         "goldens": sorted(golden[:8] for golden in storage.goldens),
         "volumes": dict(sorted(volumes.items())),
+        "strangers": sorted(name for name in storage.strangers if "-cf-" in name),
     }
 
 

@@ -23,7 +23,16 @@ from vcrecon.core.actions import (
 )
 from vcrecon.core.observation import Part, Volume
 from vcrecon.host import scripts
-from vcrecon.host.names import IMAGE_DIR, device, golden_volume, guest_volume, mount_point, quarantined_volume
+from vcrecon.host.context import END
+from vcrecon.host.names import (
+    IMAGE_DIR,
+    device,
+    golden_volume,
+    guest_volume,
+    mount_point,
+    quarantined_volume,
+    rescue_point,
+)
 from vcrecon.host.steps import Step, locked
 
 WHY = "conformance"
@@ -70,11 +79,11 @@ class Builder:
 
     def filled(self, name: str = LIVE, archive: str = "root.tar") -> list[str]:
         """A disk of GUEST with the image's tree on it, as the product unpacks it."""
-        file = self.place.image(archive).root
+        image = self.place.image(archive)
         return [
             *self.fetched(archive),
             self.ours(name, size_bytes=IMAGE_BYTES),
-            *self.disks._unpack(name, f"{IMAGE_DIR}/{file.sha256}"),
+            *self.disks._unpack(name, f"{IMAGE_DIR}/{image.root.sha256}", image),
         ]
 
     def fetched(self, name: str = "root.tar") -> list[str]:
@@ -83,16 +92,23 @@ class Builder:
 
 
 def sweep(place: Place) -> tuple[str, ...]:
-    """Takes away everything of the suite's that can be on the disks."""
+    """Takes away everything of the suite's that can be on the disks; quick where there is nothing."""
     golden = golden_volume(place.files.sha256("root.tar"))
     files = " ".join(f"{IMAGE_DIR}/{place.files.sha256(name)}*" for name in place.files.contents)
-    names = " ".join((*VOLUMES, golden, "cf-pool", "cf-foreign", "cf-big"))
-    mount, volume = mount_point("$volume"), f"{place.group}/$volume"
+    names = (*VOLUMES, golden, "cf-pool", "cf-foreign", "cf-big")
+    mounts = " ".join((*(mount_point(name) for name in names), rescue_point(GUEST)))
     return (
-        f"for volume in {names}; do",
-        f"  while mountpoint -q {mount}; do umount {mount} || break; done",
-        f"  if lvs {volume} >/dev/null 2>&1; then lvremove -y {volume} >/dev/null; fi",
+        f"for mount in {mounts}; do",
+        "  if [ -d $mount ]; then",
+        "    while mountpoint -q $mount; do umount $mount || break; done",
+        "    rmdir $mount",
+        "  fi",
         "done",
+        "gone=",
+        f"for volume in $(lvs --noheadings -o lv_name {place.group}); do",
+        f'  case $volume in {" | ".join(names)}) gone="$gone {place.group}/$volume" ;; esac',
+        "done",
+        'if [ "$gone" ]; then lvremove -y $gone >/dev/null; fi',
         f"rm -f {files}",
     )
 
@@ -159,6 +175,9 @@ def _create(place: Place) -> Iterator[Case]:
     yield b.case("thick from what is no archive", locked(THICK, lines), b.fetched("no-archive"))
     image = place.image("root.tar")
     file = f"{IMAGE_DIR}/{image.root.sha256}"
+    for name, why in (("no-init.tar", "a tree without an init"), ("nested.tar", "a tree in a directory of its own")):
+        lines = b.disks.create_thick(THICK, place.image(name), 1, IMAGE_BYTES)
+        yield b.case(f"thick from {why}", locked(THICK, lines), b.fetched(name), fails=True)
     cut = [*fetched, f"head -c 300000 {file} > {file}.cut", f"mv {file}.cut {file}"]
     yield b.case("thick from an archive cut short", thick, cut)
     yield b.case("thick, group without space", locked(THICK, b.disks.create_thick(THICK, image, 1, 1 << 50)), fetched)
@@ -270,11 +289,13 @@ def _contextualize(place: Place) -> Iterator[Case]:
         known="the simulation holds file contents in memory, so nothing fills a disk to the last block",
     )
     assert step.stdin is not None
-    yield b.case("the input ends within a file", step, filled, stdin=step.stdin[: _cut(step.stdin, 100)], needs=ASKED)
-    yield b.case(
-        "the input ends between two files", step, filled, stdin=step.stdin[: _cut(step.stdin, 512)], needs=ASKED
-    )
-    yield b.case("the input is empty", step, filled, stdin=b"", needs=ASKED)
+    cut_off: dict[str, object] = {"needs": ASKED, "fails": True}
+    for where, into in (("within a file", 100), ("between two files", 512)):
+        sent = step.stdin[: _cut(step.stdin, into)]
+        yield b.case(f"the input ends {where}", step, filled, stdin=sent, **cut_off)
+    nearly = step.stdin[: step.stdin.index(END.encode())]
+    yield b.case("the input ends before its last entry", step, filled, stdin=nearly, **cut_off)
+    yield b.case("the input is empty", step, filled, stdin=b"", **cut_off)
     shown = [
         f"mount -o nouuid {block} {mount}",
         f"cd {mount}",
@@ -309,7 +330,7 @@ def _piped(step: Step) -> str:
 
 def _marks(place: Place) -> Iterator[Case]:
     b = Builder(place, "marks")
-    start = locked(GUEST, b.disks.mark_start(LIVE, 2, touched=True))
+    start = locked(GUEST, b.disks.mark_start(GUEST, LIVE, 2, touched=True))
     yield b.case("start of a disk", start, [b.ours()])
     yield b.case("start, twice", start, [b.ours(), start])
     yield b.case("start, no volume", start)

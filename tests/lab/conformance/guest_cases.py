@@ -30,18 +30,24 @@ class GuestBuilder(Builder):
     def __init__(self, place: Place, family: str) -> None:
         super().__init__(place, family)
         self.start = self.step(StartGuest("here", WHY, GUEST, LIVE, 1, 2, False))
-        forget = " ".join(f"{GUEST} {OTHER} cf-foreign".split())
+        ours = f"{GUEST} | {OTHER} | cf-foreign"
         stop = (
-            "virsh -q destroy $guest >/dev/null 2>&1; virsh -q undefine $guest >/dev/null 2>&1"
-            if place.hypervisor == "kvm"
-            else "xl destroy $guest >/dev/null 2>&1; rm -f /run/vcrecon/xen/$guest.cfg"
+            f"for guest in $(virsh -q list --all --name); do case $guest in {ours})"
+            ' virsh -q "undefine $guest; destroy $guest" >/dev/null 2>&1 ;; esac; done',
         )
-        self.away = (
-            f"for guest in {forget}; do {stop}; done",
-            f"ip link del dev {BRIDGE} 2>/dev/null",
-            *(() if place.hypervisor == "kvm" else _until_gone(forget)),
-            *self.sweep,
-        )
+        if place.hypervisor == "xen":
+            # A destroyed domain is in the list until it is torn down.
+            stop = (
+                "while :; do",
+                "  left=",
+                f"  for guest in $(xl list | cut -d ' ' -f 1); do case $guest in {ours} | '(null)')",
+                "    left=1; xl destroy $guest >/dev/null 2>&1 ;; esac; done",
+                '  if [ -z "$left" ]; then break; fi',
+                "  sleep 0.5",
+                "done",
+                "rm -f /run/vcrecon/xen/cf-*",
+            )
+        self.away = (*stop, f"ip link del dev {BRIDGE} 2>/dev/null", *self.sweep)
         self.bridge = [f"ip link add name {BRIDGE} type bridge", f"ip link set dev {BRIDGE} up"]
 
     def guest(self, situation: str, command: object, given: list[str] | tuple[str, ...] = (), **more: object) -> Case:
@@ -73,17 +79,14 @@ class GuestBuilder(Builder):
         script, stdin = self.start.script, self.start.stdin or b""
         lines = ["virsh -q define /dev/stdin >/dev/null"]
         if self.place.hypervisor == "xen":
-            lines = ["mkdir -p /run/vcrecon/xen", f"cat > /run/vcrecon/xen/{GUEST}.cfg"]
+            file = f"/run/vcrecon/xen/{GUEST}.cfg"
+            lines = ["mkdir -p /run/vcrecon/xen", f"cat > {file}.new", f"mv {file}.new {file}"]
         assert all(line in script for line in lines)
         return lines, stdin
 
     @staticmethod
     def piped(script: str, stdin: bytes) -> str:
         return f"echo {base64.b64encode(stdin).decode()} | base64 -d | {{ {script}\n}}"
-
-
-def _until_gone(names: str) -> tuple[str, ...]:
-    return (f"for guest in {names}; do while xl list $guest >/dev/null 2>&1; do sleep 1; done; done",)
 
 
 def cases(place: Place) -> Iterator[Case]:
@@ -146,8 +149,9 @@ def _start(place: Place) -> Iterator[Case]:
         needs=RUNS | MAPPED,
     )
     stdin = b.start.stdin or b""
-    yield b.guest("a definition cut short", b.start, b.ready, stdin=stdin[:200], needs=ASKED)
-    yield b.guest("an empty definition", b.start, b.ready, stdin=b"", needs=ASKED)
+    for what, sent in (("cut short", stdin[:200]), ("without its last line", stdin[: stdin.rindex(b"\n", 0, -1) + 1])):
+        yield b.guest(f"a definition {what}", b.start, b.ready, stdin=sent, needs=ASKED, fails=True)
+    yield b.guest("an empty definition", b.start, b.ready, stdin=b"", needs=ASKED, fails=True)
     if place.hypervisor == "kvm":
         other = re.sub(b"<uuid>.*</uuid>", b"<uuid>11111111-2222-4333-8444-555555555555</uuid>", stdin)
         yield b.guest(

@@ -40,9 +40,11 @@ class SshHost:
 
     async def run(self, script: str, stdin: bytes) -> tuple[int, bytes, bytes]:
         async with asyncio.timeout(DEADLINE_S):
-            # asyncssh leaves standard input open when `input` is empty.
-            source = {"input": stdin} if stdin else {"stdin": asyncssh.DEVNULL}
-            done = await self._connection.run(script, encoding=None, **source)
+            process = await self._connection.create_process(script, encoding=None)
+            with contextlib.suppress(BrokenPipeError):  # it ended without reading
+                process.stdin.write(stdin)
+                process.stdin.write_eof()
+            done = await process.wait()
         status = done.returncode if done.returncode is not None else 255
         return status, bytes(done.stdout or b""), bytes(done.stderr or b"")
 

@@ -45,6 +45,17 @@ class Row:
     def same(self) -> bool:
         return bool(self.real == self.simulated)
 
+    @property
+    def wrong(self) -> str:
+        """Why this row cannot stay as it is; nothing when all is well."""
+        if self.stale:
+            return "stale: the case was changed after the real host was asked; capture again"
+        if self.case.fails and not self.real.get("status"):
+            return "the real host did not refuse"
+        if self.case.known:
+            return f"now the same: take the mark away ({self.case.known})" if self.same else ""
+        return self.difference()
+
     def difference(self) -> str:
         """What differs, for a person."""
         if self.same:
@@ -96,7 +107,7 @@ def table(rows: Iterable[Row], versions: Iterable[str]) -> str:
     """Markdown: what the tools were, and a line for each case."""
     lines = ["Real tools: " + "; ".join(versions), "", "| case | real | simulated | same |", "|---|---|---|---|"]
     for row in rows:
-        same = "yes" if row.same else f"known: {row.case.known}" if row.case.known else f"**no**: {row.difference()}"
+        same = f"**no**: {row.wrong}" if row.wrong else "yes" if row.same else f"known: {row.case.known}"
         lines.append(f"| {row.case.name} | {_brief(row.real)} | {_brief(row.simulated)} | {_cell(same)} |")
     return "\n".join(lines) + "\n"
 

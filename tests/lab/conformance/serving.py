@@ -25,19 +25,21 @@ TREE = {
 DIRECTORIES = ("etc", "etc/ssh", "root", "sbin", "usr", "usr/share", "var", "run", "tmp", "proc", "dev")
 
 
-def root_archive() -> bytes:
-    """A tree small enough to unpack in no time, with all that `chpasswd -R` needs."""
+def root_archive(top: str = "", without: str = "") -> bytes:
+    """A tree small enough to unpack in no time, with all that `chpasswd -R` needs; below `top`, `without` one file."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name in DIRECTORIES:
-            info = tarfile.TarInfo(name)
+            info = tarfile.TarInfo(top + name)
             info.type, info.mode = tarfile.DIRTYPE, 0o700 if name == "root" else 0o755
             tar.addfile(info)
         for name, content in TREE.items():
-            info = tarfile.TarInfo(name)
+            if name == without:
+                continue
+            info = tarfile.TarInfo(top + name)
             info.size, info.mode = len(content), 0o640 if name == "etc/shadow" else 0o644
             tar.addfile(info, io.BytesIO(content))
-        link = tarfile.TarInfo("etc/mtab")
+        link = tarfile.TarInfo(f"{top}etc/mtab")
         link.type, link.linkname = tarfile.SYMTYPE, "/proc/self/mounts"
         tar.addfile(link)
     return buffer.getvalue()
@@ -81,6 +83,8 @@ def the_files() -> dict[str, bytes]:
         "root.tar.gz": gzip.compress(tar, mtime=0),
         "root.tar.xz": lzma.compress(tar),
         "root.tar.zst": zstandard.ZstdCompressor(level=3).compress(tar),
+        "no-init.tar": root_archive(without="sbin/init"),
+        "nested.tar": root_archive(top="image/"),
         "no-archive": b"this is not an archive\n" * 100,
         "kernel-kvm": halting_bzimage(),
         "kernel-xen": halting_elf(),

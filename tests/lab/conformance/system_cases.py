@@ -102,7 +102,7 @@ def _downloads(place: Place) -> Iterator[Case]:
     then = f"cd {IMAGE_DIR} && for f in {sha256}*; do if [ -e $f ]; then wc -c < $f; echo $f; fi; done"
 
     def fetch(url: str, sha: str = sha256) -> str:
-        return locked(GUEST, [f"mkdir -p {IMAGE_DIR}", *storage._download(Artifact(url, sha))])
+        return locked(GUEST, [f"mkdir -p {IMAGE_DIR}", *storage._download(place.image(name), Artifact(url, sha))])
 
     def case(situation: str, url: str, *given: str, **more: object) -> Case:
         defaults: dict[str, object] = {"then": then, "reduce": _files}
