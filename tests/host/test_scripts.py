@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -430,6 +432,18 @@ class TestRealShell:
         holder.wait()
         holder.stdout.close()
         assert subprocess.run(["sh", "-c", script], check=False).returncode == 0
+
+    def test_what_a_step_leaves_running_does_not_keep_its_lock(self, tmp_path: Path) -> None:
+        """`xl create` leaves a process that watches over the domain for as long as that lives."""
+        script = locked("x", ["sleep 60 >/dev/null 2>&1 & echo $!"]).replace(
+            "/run/lock/vcrecon.x", str(tmp_path / "lock")
+        )
+        left = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+        try:
+            again = locked("x", ["true"]).replace("/run/lock/vcrecon.x", str(tmp_path / "lock"))
+            assert subprocess.run(["sh", "-c", again], check=False).returncode == 0
+        finally:
+            os.kill(int(left), signal.SIGKILL)
 
 
 class TestContext:

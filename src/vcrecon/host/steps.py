@@ -86,7 +86,8 @@ def locked(name: str, lines: Iterable[str]) -> str:
     A step whose controller was killed may still run there: the next one must not start beside it (S7).
     """
     script = "set -eu\n" + "\n".join(lines)
-    return f"flock -n -E {LOCKED} /run/lock/vcrecon.{name} sh -c {quote(script)}"
+    # -o: a process that a tool leaves behind (xl create does, for each domain) must not inherit the lock.
+    return f"flock -n -o -E {LOCKED} /run/lock/vcrecon.{name} sh -c {quote(script)}"
 
 
 def printable(text: str) -> str:

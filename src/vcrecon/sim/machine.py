@@ -95,8 +95,8 @@ class Machine:
         self.libvirtd = hypervisor == "kvm"
         self.sysctl: dict[str, str] = {}
         self.modules: set[str] = set()
-        self.working_directories: dict[int, str] = {}
-        """Of each shell that runs, by process id: a mount that holds one is busy."""
+        self._places: dict[int, tuple[str, ...]] = {}
+        """Working directory and open files of each shell that runs, by process id."""
         self._down: list[Callable[[], None]] = []
         self._up: list[Callable[[], None]] = []
         self._volume_events: list[Callable[[VolumeEvent], None]] = []
@@ -166,18 +166,35 @@ class Machine:
             "cwd": Link(target=directory),
         }
         self._processes.entries[str(pid)] = Directory(0o555, entries=entries)
-        self.working_directories[pid] = directory
+        self._places[pid] = (directory,)
 
     def process_moved(self, pid: int, directory: str) -> None:
         """It changed its working directory."""
-        self.working_directories[pid] = directory
+        self._places[pid] = (directory, *self._places[pid][1:])
         entry = self._processes.entries.get(str(pid))
         if isinstance(entry, Directory):
             entry.entries["cwd"] = Link(target=directory)
 
+    def process_holds(self, pid: int, paths: list[str]) -> None:
+        """It keeps these files open from now on, and none of those before."""
+        self._places[pid] = (self._places[pid][0], *paths)
+        entry = self._processes.entries.get(str(pid))
+        if isinstance(entry, Directory):
+            links: dict[str, Node] = {str(number): Link(target=path) for number, path in enumerate(paths, 3)}
+            entry.entries["fd"] = Directory(0o500, entries=links)
+
     def process_ended(self, pid: int) -> None:
-        self.working_directories.pop(pid, None)
+        self._places.pop(pid, None)
         self._processes.entries.pop(str(pid), None)
+
+    def in_use(self, path: str) -> bool:
+        """Whether a process works in, or holds open, what is at or below `path`."""
+        return any(f"{place}/".startswith(f"{path}/") for places in self._places.values() for place in places)
+
+    def volumes_in_use(self) -> list[Volume]:
+        """Those whose device a process keeps open."""
+        found = (self.volume_at(place) for places in self._places.values() for place in places[1:])
+        return [volume for volume in found if volume is not None]
 
     async def work(self, operation: str) -> None:
         """Take the time of an operation on this host. Raises PowerLost when the power went meanwhile."""

@@ -27,7 +27,7 @@ from vcrecon.sim.shell_errors import (
 )
 from vcrecon.sim.shell_expand import ExpansionError, fields, pattern, text
 from vcrecon.sim.shell_parse import Incomplete, ShellSyntaxError, parse_next
-from vcrecon.sim.shell_redirect import redirected
+from vcrecon.sim.shell_redirect import held_files, redirected
 from vcrecon.sim.streams import (
     BytesReader,
     BytesWriter,
@@ -553,5 +553,7 @@ class Shell:
     async def _exec(self, words: list[str], fds: dict[int, Any]) -> int:
         if not words:
             self.fds = fds
+            if self.is_process:
+                self.machine.process_holds(self.pid, held_files(fds))
             return 0
         raise ExitShell(await self.external(words, fds, {}, "exec: "))

@@ -30,6 +30,11 @@ async def redirected(shell: Shell, redirects: tuple[Redirect, ...]) -> dict[int,
     return fds
 
 
+def held_files(fds: dict[int, Any]) -> list[str]:
+    """The files that stay open with these descriptors."""
+    return [stream.path for stream in fds.values() if isinstance(stream, BytesReader | FileWriter) and stream.path]
+
+
 def _duplicate(fds: dict[int, Any], fd: int, target: str) -> None:
     if target == "-":
         fds.pop(fd, None)
@@ -57,7 +62,7 @@ def _open(shell: Shell, fds: dict[int, Any], operator: str, target: str) -> Any:
     files: Any = shell.machine.files
     try:
         if reading:
-            return BytesReader(files.read(path))
+            return BytesReader(files.read(path), path)
         return FileWriter(shell.machine, path, append=operator == ">>", mode=0o666 & ~shell.umask)
     except FileNotFoundError:
         verb, reason = ("open", "No such file") if reading else ("create", "Directory nonexistent")

@@ -169,10 +169,11 @@ class PipeWriter(Stream):
 
 
 class BytesReader(Stream):
-    """Reads constant bytes: a here-document, a file opened for reading, or nothing."""
+    """Reads constant bytes: a here-document, the file at `path`, or nothing."""
 
-    def __init__(self, data: bytes = b"") -> None:
+    def __init__(self, data: bytes = b"", path: str = "") -> None:
         self._data = data
+        self.path = path
         self._position = 0
 
     async def read(self, count: int = -1) -> bytes:
@@ -219,7 +220,7 @@ class FileWriter(Stream):
 
     def __init__(self, machine: Machine, path: str, *, append: bool, mode: int = 0o644) -> None:
         self._files = machine.files
-        self._path = path
+        self.path = path
         # Opening a file empties it even when nothing is ever written; a device only starts at its beginning.
         self._fresh = self._files.is_block_device(path)
         if not self._fresh:
@@ -227,5 +228,5 @@ class FileWriter(Stream):
 
     async def write(self, data: bytes) -> None:
         if data:
-            self._files.write(self._path, data, not self._fresh)
+            self._files.write(self.path, data, not self._fresh)
             self._fresh = False

@@ -119,6 +119,8 @@ def lvremove(process: Process, command: str, args: Sequence[str]) -> str:
                 f"Do you really want to remove active logical volume {volume.full_name}? [y/n]: [n]\n"
                 f"  Logical volume {volume.full_name} not removed."
             )
+        if volume in process.machine.volumes_in_use():
+            raise LvmError(f"Logical volume {volume.full_name} in use.")
         gone += process.machine.lvm.remove(volume)
     return "\n  ".join(f'Logical volume "{name}" successfully removed.' for name in gone)
 

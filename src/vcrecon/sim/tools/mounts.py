@@ -215,9 +215,7 @@ async def umount(process: Process, args: Sequence[str]) -> int:
         if given(found, "-R", "--recursive"):
             targets = [m.target for m in reversed(files.mounts) if m.target.startswith(place + "/")] + targets
         for target in targets:
-            if not given(found, "-l", "--lazy") and any(
-                f"{directory}/".startswith(f"{target}/") for directory in process.machine.working_directories.values()
-            ):
+            if not given(found, "-l", "--lazy") and process.machine.in_use(target):
                 status = await process.fail(f"umount: {path}: target is busy.", MOUNT_FAILED)
                 break
             try:
