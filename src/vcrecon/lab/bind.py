@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from vcrecon.lab import layout
 from vcrecon.lab.layout import MachinePlan
+from vcrecon.spec.rewrite import rewrite
 
 
 def write_specs(
@@ -23,19 +22,9 @@ def write_specs(
 ) -> None:  # fmt: skip
     """Copy `source` to `target` and rewrite the bindings. `artifacts`: part of an image to (URL, SHA-256)."""
     shutil.copytree(source, target, dirs_exist_ok=True)
-    _edit(target / "site.yaml", lambda document: _bind_site(document, site, public_key))
-    _edit(target / "containers.yaml", lambda document: _bind_containers(document, machines))
-    _edit(target / "images.yaml", lambda document: _bind_images(document, artifacts))
-
-
-def _edit(path: Path, change: Any) -> None:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    document = yaml.load(path.read_text())
-    change(document)
-    with path.open("w") as stream:
-        yaml.dump(document, stream)
+    rewrite(target / "site.yaml", lambda document: _bind_site(document, site, public_key))
+    rewrite(target / "containers.yaml", lambda document: _bind_containers(document, machines))
+    rewrite(target / "images.yaml", lambda document: _bind_images(document, artifacts))
 
 
 def _bind_site(document: Any, site: str, public_key: str) -> None:

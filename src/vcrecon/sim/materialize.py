@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from vcrecon.spec.model import Container
+from vcrecon.spec.rewrite import rewrite
 
 CLIENT_KEY = "client_key"
 KNOWN_HOSTS = "known_hosts"
@@ -32,19 +31,9 @@ def write_specs(
 ) -> None:
     """Copy `source` to `target` (made if needed) and rewrite the bindings. Raises OSError."""
     shutil.copytree(source, target, dirs_exist_ok=True)
-    _edit(target / "containers.yaml", lambda document: _bind_containers(document, containers))
-    _edit(target / "images.yaml", lambda document: _bind_images(document, images))
-    _edit(target / "site.yaml", _bind_site)
-
-
-def _edit(path: Path, change: Any) -> None:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    document = yaml.load(path.read_text())
-    change(document)
-    with path.open("w") as stream:
-        yaml.dump(document, stream)
+    rewrite(target / "containers.yaml", lambda document: _bind_containers(document, containers))
+    rewrite(target / "images.yaml", lambda document: _bind_images(document, images))
+    rewrite(target / "site.yaml", _bind_site)
 
 
 def _bind_containers(document: Any, containers: Sequence[tuple[Container, str, int]]) -> None:
