@@ -192,23 +192,32 @@ def odd_site(site: LabSite) -> Iterator[LabSite]:
     for name, text in (("odd-hook", "echo no such course >&2\nexit 3\n"), ("odd-slow", "sleep 600\n")):
         (specs / "hooks" / name).write_text(f"#!/bin/sh\n{text}")
         (specs / "hooks" / name).chmod(0o755)
-    site.on("c01", "lvcreate -qq -y -L 16M -n vcg-odd-volume vg0")
-    site.on("c01", "virsh -q define /dev/stdin <<'EOF'\n" + _DOMAIN.format("odd-domain") + "\nEOF")
-    site.on("c03", 'printf \'name="odd-xen"\\nmemory=32\\nkernel="/vmlinuz"\\ntype="pv"\\n\' > /root/odd.cfg')
-    site.on("c03", "xl create -p -q /root/odd.cfg", deadline_s=300)
-    site.edit("images.yaml", add_images)
-    site.edit("clusters.yaml", add_guests)
-    site.edit("deployment.yaml", place)
-    yield site
-    for name, text in before.items():
-        (specs / name).write_text(text)
-    site.on("c01", "lvremove -qq -y vg0/vcg-odd-volume; virsh -q undefine odd-domain")
-    site.on("c03", "xl destroy odd-xen")
-    site.ask("confirm", check=False)
+    with contextlib.ExitStack() as undo:
+        for container, make, remove in _STRANGERS:
+            undo.callback(site.on, container, remove, check=False)
+            site.on(container, make)
+        site.edit("images.yaml", add_images)
+        site.edit("clusters.yaml", add_guests)
+        site.edit("deployment.yaml", place)
+        yield site
+        for name, text in before.items():
+            (specs / name).write_text(text)
+        site.ask("confirm", check=False)
     site.converged()
 
 
-_DOMAIN = "<domain type='kvm'><name>{}</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+_DOMAIN = "<domain type='kvm'><name>odd-domain</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+_STRANGERS = (
+    ("c01", "lvcreate -qq -y -L 16M -n vcg-odd-volume vg0", "lvremove -qq -y vg0/vcg-odd-volume"),
+    ("c01", f"virsh -q define /dev/stdin <<'EOF'\n{_DOMAIN}\nEOF", "virsh -q undefine odd-domain"),
+    (
+        "c03",
+        'printf \'name="odd-xen"\\nmemory=128\\nkernel="/vmlinuz"\\ntype="pv"\\n\' > /root/odd.cfg'
+        " && xl create -p -q /root/odd.cfg",
+        "xl destroy odd-xen",
+    ),
+)
+"""What is on a container and not ours: where, how it is made, how it is removed."""
 
 
 def test_each_mistake_stops_its_own_guest_with_what_to_do(odd_site: LabSite) -> None:

@@ -60,3 +60,22 @@ async def test_head_takes_its_bytes_and_leaves_the_rest() -> None:
 async def test_env_without_an_environment_keeps_the_working_directory() -> None:
     status, out, _ = await shell(machine(), "cd /etc && env -i A=1 sh -c 'pwd; echo $A'")
     assert (status, out) == (0, "/etc\n1\n")
+
+
+async def test_a_file_that_a_shell_keeps_open_keeps_its_mount_busy_until_it_lets_go() -> None:
+    host = machine()
+    await ok(host, "mkdir -p /mnt/a")
+    await ok(host, "mount -t tmpfs cf /mnt/a")
+    script = "exec 9>/mnt/a/open; umount /mnt/a; echo $?; ls -l /proc/$$/fd; exec 9>&-; umount /mnt/a; echo $?"
+    status, out, err = await shell(host, script)
+    busy, link, gone = out.splitlines()
+    assert (status, busy, gone, err) == (0, "32", "0", "umount: /mnt/a: target is busy.\n")
+    assert link.endswith("-> /mnt/a/open")
+
+
+async def test_a_volume_whose_device_a_shell_keeps_open_is_not_removed() -> None:
+    host = machine()
+    await ok(host, "lvcreate -y -Wy -L 8m -n a vg0")
+    status, out, err = await shell(host, "exec 9</dev/vg0/a; lvremove -y vg0/a; echo $?; exec 9<&-; lvremove -y vg0/a")
+    assert (status, out) == (0, '5\n  Logical volume "a" successfully removed.\n')
+    assert err == "  Logical volume vg0/a in use.\n"

@@ -25,8 +25,11 @@ _MARK = "@@ DOMAINS"
 class Host(Protocol):
     """Where a case runs: a real container or a simulated one."""
 
-    async def run(self, script: str, stdin: bytes) -> tuple[int, bytes, bytes]:
-        """Exit status, standard output and error of a script run by the host's `sh`."""
+    async def run(self, script: str, stdin: bytes, terminal: bool = False) -> tuple[int, bytes, bytes]:
+        """Exit status, standard output and error of a script run by the host's `sh`.
+
+        At a `terminal`, `stdin` is typed every second until the script ends.
+        """
         ...
 
 
@@ -56,7 +59,7 @@ class Case:
     `given` makes the situation and `cleanup` ends it, both with plain lines that stop at the first failure
     (`given`) or go on (`cleanup`); `then` is a look at the host afterwards. `needs` names abilities of the host.
     `known` says why reality and the simulation may differ; such a case must differ, or its mark must go.
-    `fails` says that a host where the command succeeds is not safe to work on.
+    `fails` says that a host where the command succeeds is not safe to work on. `terminal` is for what talks to one.
     """
 
     family: str
@@ -70,6 +73,7 @@ class Case:
     needs: frozenset[str] = field(default_factory=frozenset)
     known: str = ""
     fails: bool = False
+    terminal: bool = False
 
     @property
     def name(self) -> str:
@@ -90,7 +94,7 @@ async def run_case(case: Case, host: Host) -> Answer:
             status, _, err = await host.run("\n".join(["set -eu", *case.given]), b"")
             if status:
                 return Answer(status, "", "", broken=f"given ended with {status}: {_tail(err)}")
-        status, out, err = await host.run(case.command, case.stdin)
+        status, out, err = await host.run(case.command, case.stdin, case.terminal)
         after = b""
         if case.then:
             looked, after, _ = await host.run(case.then, b"")
@@ -215,7 +219,8 @@ def network_facts(network: NetworkFacts) -> Facts:
         str(vlan): [b.up, b.trunked, sorted(b.addresses), sorted(b.routes)]
         for vlan, b in sorted(network.bridges.items())
     }
-    return {"bridges": bridges, "firewall": network.firewall, "loose": sorted(network.loose)}
+    loose = sorted(name for name in network.loose if name.startswith("vcgcf"))
+    return {"bridges": bridges, "firewall": network.firewall, "loose": loose}
 
 
 def domain_facts(domain: Domain) -> Facts:

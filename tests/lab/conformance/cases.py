@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tests.lab.conformance import disk_cases, guest_cases, network_cases, rescue_cases, system_cases
+from tests.lab.conformance import context_cases, disk_cases, guest_cases, network_cases, rescue_cases, system_cases
 from tests.lab.conformance.case import Case
 from tests.lab.conformance.place import Place
 
-FAMILIES = (system_cases.cases, network_cases.cases, disk_cases.cases, rescue_cases.cases, guest_cases.cases)
+FAMILIES = (
+    system_cases.cases,
+    network_cases.cases,
+    disk_cases.cases,
+    context_cases.cases,
+    rescue_cases.cases,
+    guest_cases.cases,
+)
 
 
 def all_cases(place: Place) -> tuple[Case, ...]:

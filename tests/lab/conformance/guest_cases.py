@@ -9,11 +9,11 @@ import base64
 import re
 from collections.abc import Iterator
 
-from tests.lab.conformance.case import Answer, Case, Facts, look_script, looked
+from tests.lab.conformance.case import Answer, Case, Facts, look_script, looked, nothing
 from tests.lab.conformance.disk_cases import ASKED, LIVE, MAPPED, Builder
 from tests.lab.conformance.place import GUEST, OTHER, VLAN, Place
 
-from vcrecon.core.actions import StartGuest, StopGuest
+from vcrecon.core.actions import Hold, StartGuest, StopGuest
 from vcrecon.core.observation import Part
 from vcrecon.core.wanted import tap
 from vcrecon.host.names import bridge, device
@@ -36,14 +36,14 @@ class GuestBuilder(Builder):
             ' virsh -q "undefine $guest; destroy $guest" >/dev/null 2>&1 ;; esac; done',
         )
         if place.hypervisor == "xen":
-            # A destroyed domain is in the list until it is torn down.
+            # A destroyed domain is in the list until it is torn down, for a while without its name.
             stop = (
-                "while :; do",
-                "  left=",
+                "left=1 round=0",
+                'while [ "$left" ] && [ $round -lt 30 ]; do',
+                "  left= round=$((round + 1))",
                 f"  for guest in $(xl list | cut -d ' ' -f 1); do case $guest in {ours} | '(null)')",
                 "    left=1; xl destroy $guest >/dev/null 2>&1 ;; esac; done",
-                '  if [ -z "$left" ]; then break; fi',
-                "  sleep 0.5",
+                '  if [ "$left" ]; then sleep 0.5; fi',
                 "done",
                 "rm -f /run/vcrecon/xen/cf-*",
             )
@@ -95,6 +95,7 @@ def cases(place: Place) -> Iterator[Case]:
     yield from _stop(place)
     yield from _off(place)
     yield from _streams(place)
+    yield from _consoles(place)
 
 
 def _looks(place: Place) -> Iterator[Case]:
@@ -187,6 +188,8 @@ def _off(place: Place) -> Iterator[Case]:
     yield b.guest("require off: no domain", off, needs=ASKED)
     yield b.guest("require off: it is off", off, b.defined, needs=ASKED)
     yield b.guest("require off: it runs", off, b.running)
+    hold = b.step(Hold("here", WHY, GUEST, LIVE, 3))
+    yield b.guest("hold: it runs", hold, b.running, fails=True)
     similar = locked(GUEST, place.tool.require_off(GUEST[:-1], UNSAFE))
     yield b.guest("require off: one with a longer name runs", similar, b.running)
     forget = locked(GUEST, place.tool.forget(GUEST))
@@ -238,3 +241,13 @@ def _heard(answer: Answer, place: Place) -> Facts:
     if place.hypervisor == "xen":
         return "@releaseDomain" in lines
     return [line for line in lines if GUEST in line]
+
+
+def _consoles(place: Place) -> Iterator[Case]:
+    b = GuestBuilder(place, "console")
+    join = place.tool.console(GUEST)
+    leave: dict[str, object] = {"stdin": b"\x1d", "terminal": True, "then": "", "reduce": nothing}
+    attended, off = RUNS | {"terminal"}, ASKED | {"terminal"}
+    yield b.guest("joined and left", join, b.running, **leave, needs=attended)
+    yield b.guest("of a guest that is off", join, b.defined, **leave, needs=off, fails=True)
+    yield b.guest("without a domain", join, **leave, needs=off, fails=True)

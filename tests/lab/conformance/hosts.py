@@ -16,7 +16,7 @@ import asyncssh
 DEADLINE_S = 120.0
 LOCAL_GROUP, LOCAL_TRUNK = "cfvg", "cftrunk"
 LOCAL_LINK, LOCAL_SERVER, _LOCAL_ADDRESS = "cfout", "169.254.77.1", "169.254.77.2"
-LOCAL_LACKS = frozenset({"device-mapper", "vlan", "bridge-conntrack"})
+LOCAL_LACKS = frozenset({"device-mapper", "vlan", "bridge-conntrack", "terminal"})
 
 
 class SshHost:
@@ -38,8 +38,10 @@ class SshHost:
         self._connection.close()
         await self._connection.wait_closed()
 
-    async def run(self, script: str, stdin: bytes) -> tuple[int, bytes, bytes]:
+    async def run(self, script: str, stdin: bytes, terminal: bool = False) -> tuple[int, bytes, bytes]:
         async with asyncio.timeout(DEADLINE_S):
+            if terminal:
+                return await self._typed(script, stdin)
             process = await self._connection.create_process(script, encoding=None)
             with contextlib.suppress(BrokenPipeError):  # it ended without reading
                 process.stdin.write(stdin)
@@ -47,6 +49,15 @@ class SshHost:
             done = await process.wait()
         status = done.returncode if done.returncode is not None else 255
         return status, bytes(done.stdout or b""), bytes(done.stderr or b"")
+
+    async def _typed(self, script: str, keys: bytes) -> tuple[int, bytes, bytes]:
+        """What is typed before a program has made the terminal its own is lost: so it is typed again."""
+        process = await self._connection.create_process(script, encoding=None, request_pty="force", term_type="dumb")
+        ended = asyncio.ensure_future(process.wait())
+        while not (await asyncio.wait({ended}, timeout=1.0))[0]:
+            process.stdin.write(keys)
+        done = ended.result()
+        return done.returncode if done.returncode is not None else 255, bytes(done.stdout or b""), b""
 
 
 _SET_UP = """
@@ -181,7 +192,8 @@ class LocalHost:
         with contextlib.suppress(FileNotFoundError):
             Path(f"/dev/{self.group}").rmdir()
 
-    async def run(self, script: str, stdin: bytes) -> tuple[int, bytes, bytes]:
+    async def run(self, script: str, stdin: bytes, terminal: bool = False) -> tuple[int, bytes, bytes]:
+        assert not terminal, "cases at a terminal say that they need one"
         process = await asyncio.create_subprocess_exec(
             *("nsenter", "-t", self._pid, "-m", "-n", "-p", "sh", "-c", script),
             stdin=asyncio.subprocess.PIPE,
