@@ -279,7 +279,7 @@ def test_a_full_system_disk_stops_the_image_and_nothing_else(site: LabSite) -> N
         place = [{"network": "outside", "address": "10.200.0.60"}]
         document["guests"].append({"name": "late", "template": "small", "image": "big", "interfaces": place})
 
-    site.on("c03", "fallocate -l $(($(df --output=avail -B1 / | tail -n 1) - 4000000)) /root/filler")
+    site.on("c03", "fallocate -l $(($(stat -f -c '%f * %S' /) - 4000000)) /root/filler")
     try:
         site.edit("images.yaml", add_image)
         site.edit("clusters.yaml", add_guest)
