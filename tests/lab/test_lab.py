@@ -209,7 +209,7 @@ def _watched(site: LabSite, container: str, link: str, expression: str) -> Itera
     site.on(
         container,
         f"nohup tcpdump -n -e -l -i {link} {expression} > {log} 2> {log}.err < /dev/null & "
-        f"echo $! > {log}.pid; until grep -q 'listening on' {log}.err; do sleep 0.2; done",
+        f"echo $! > {log}.pid; until grep -q 'listening on' {log}.err; do sleep 0.2; kill -0 $(cat {log}.pid) || exit 1; done",
     )
     frames: list[str] = []
     yield frames
