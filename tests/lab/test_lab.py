@@ -208,8 +208,8 @@ def _watched(site: LabSite, container: str, link: str, expression: str) -> Itera
     log = "/run/vclab-capture"
     site.on(
         container,
-        f"nohup tcpdump -n -e -l -i {link} {expression} > {log} 2> {log}.err < /dev/null & "
-        f"echo $! > {log}.pid; until grep -q 'listening on' {log}.err; do sleep 0.2; kill -0 $(cat {log}.pid) || exit 1; done",
+        f"nohup tcpdump -n -e -l -i {link} {expression} > {log} 2> {log}.err < /dev/null & echo $! > {log}.pid;"
+        f"until grep -q 'listening on' {log}.err; do sleep 0.2; kill -0 $(cat {log}.pid) || exit 1; done",
     )
     frames: list[str] = []
     yield frames
