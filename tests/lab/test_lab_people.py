@@ -230,10 +230,9 @@ def test_each_mistake_stops_its_own_guest_with_what_to_do(odd_site: LabSite) -> 
     status = site.until("every mistake shows", all_show)
     running = {g["name"] for g in status["guests"] if g["state"] == "running"}
     assert running >= {"a-head", "a-n1", "a-n2", "b-head", "b-n1", "b-n2", "teacher"}, "the others go on"
-    events = site.ask("events")
     metrics = urllib.request.urlopen(status["metrics_url"], timeout=10).read().decode()
     for name, reason in wanted.items():
-        assert reason in events
+        assert reason in site.ask("events", f"guest/{name}")
         assert f'vcrecon_blocked{{object="guest/{name}",reason="{reason}"}} 1.0' in metrics
     assert "vcg-odd-volume" in site.on("c01", "lvs --noheadings -o lv_name"), "a stranger's volume is left alone"
     assert "odd-domain" in site.on("c01", "virsh -q list --all --name")
@@ -279,7 +278,11 @@ def test_a_full_system_disk_stops_the_image_and_nothing_else(site: LabSite) -> N
         place = [{"network": "outside", "address": "10.200.0.60"}]
         document["guests"].append({"name": "late", "template": "small", "image": "big", "interfaces": place})
 
-    site.on("c03", "fallocate -l $(($(stat -f -c '%f * %S' /) - 4000000)) /root/filler")
+    site.on(
+        "c03",
+        "fallocate -l $(($(stat -f -c '%f * %S' /) - 64 * 1024 * 1024)) /root/filler"
+        " && ! dd if=/dev/zero of=/root/filler2 bs=64k status=none",
+    )
     try:
         site.edit("images.yaml", add_image)
         site.edit("clusters.yaml", add_guest)
@@ -287,7 +290,7 @@ def test_a_full_system_disk_stops_the_image_and_nothing_else(site: LabSite) -> N
         status = site.until("no-space shows", lambda s: "no-space" in _blocks(s).get("late", ()), 300)
         assert not _blocks(status)["c03"], "its bridges are in place: it stays ready"
     finally:
-        site.on("c03", "rm -f /root/filler")
+        site.on("c03", "rm -f /root/filler /root/filler2")
         for name, text in before.items():
             (site.files.specs / name).write_text(text)
     site.converged()
