@@ -202,6 +202,8 @@ def odd_site(site: LabSite) -> Iterator[LabSite]:
         yield site
         for name, text in before.items():
             (specs / name).write_text(text)
+        for name in ("odd-hook", "odd-slow"):
+            (specs / "hooks" / name).unlink()
         site.ask("confirm", check=False)
     site.converged()
 
