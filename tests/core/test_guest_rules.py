@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from worlds import (
     BARE_NETWORK,
@@ -332,6 +334,12 @@ class TestHandsOff:
         assert site.block("c1", "alice").reason == "host-unclear"
         assert "no socket" in site.block("c1", "alice").message
         assert not [a for a in site.plan("c1").actions if a.kind != "set-up-network"]
+
+    def test_a_host_that_only_keeps_an_old_disk_of_a_guest_does_not_block_it(self) -> None:
+        old = replace(students_disk("alice"), name="vcq-alice-1", quarantined="moved")
+        site = ASite(a_spec({"c1": [], "c2": ["alice"]}), seen("c1", [old]), seen("c2"))
+        site.observe(seen("c1", storage=UNKNOWN, trouble={"storage": "c1 has no lvm"}))
+        assert isinstance(site.decision("c1", "alice"), Rest)
 
     def test_a_host_without_a_release_file(self) -> None:
         site = ASite(a_spec(HERE), seen("c1", release=None))

@@ -87,6 +87,8 @@ def _in_flight(case: Case) -> Decision | None:
 def _unknown(case: Case) -> Decision | None:
     if case.observation.domains is UNKNOWN or case.storage is None:
         trouble = "; ".join((case.observation.trouble or {}).values()) or "no answer"
+        if not case.wanted_here and not case.here.live:
+            return Rest(case.subject, f"no more than an old disk is kept on {case.container}, which shows none now")
         return Block(
             case.subject,
             "host-unclear",
