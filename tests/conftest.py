@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -54,6 +55,9 @@ def logging_as_it_was() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores Ctrl-C on behalf of what it runs in the background, and children would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SKIPPED] = []
     # Reports carry no config, and under xdist only the first process sees the reports of all workers.
     config.pluginmanager.register(_RootSkips(config), "vcrecon-root-skips")
