@@ -305,7 +305,8 @@ class Disks:
     def write(self, guest: str, *, thick: bool) -> list[str]:
         """Write standard input into the incoming volume. Holes stay holes in a thin one, which reads as zeros."""
         block = device(self.group, guest_volume(guest))
-        conversion = "fsync" if thick else "sparse,fsync"
+        # Without its volume the copy would go into a file in memory, under the very name that LVM needs.
+        conversion = "fsync,nocreat" if thick else "sparse,fsync,nocreat"
         return [f"zstd -q -d -c | dd of={block} bs=4M iflag=fullblock conv={conversion} status=none"]
 
     def digest(self, volume: str) -> list[str]:
