@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 BOOT_ID = "5b6f8f2e-95d1-4a41-9d0c-9f4f1a1f2b3c"
 C1 = Container("c1", "c1.example", 22, "kvm", 2**35, 8, 2**39, "eno1", "vg", "pool", "1")
 GIB = 1024**3
+EXTENT = 4 * 1024**2
 
 
 def golden(name: str) -> str:
@@ -230,36 +231,37 @@ class TestLvm:
     storage = parse_lvm(golden("lvm-fullreport.json"), "vg", "pool", "lab")
 
     def test_room(self) -> None:
-        assert self.storage.group_free_bytes == 50 * GIB
+        assert self.storage.group_free_bytes == 749 * EXTENT
         assert (self.storage.pool_bytes, self.storage.pool_data_percent, self.storage.pool_metadata_percent) == (
-            100 * GIB,
-            25.5,
-            11.28,
+            2 * GIB,
+            7.81,
+            13.09,
         )
-        assert self.storage.pool_free_bytes == int(74.5 * GIB)
+        assert self.storage.pool_free_bytes == int(2 * GIB * (1 - 7.81 / 100))
 
     def test_only_volumes_with_the_mark_of_this_site_are_ours(self) -> None:
         assert [v.name for v in self.storage.volumes] == [
             "vcg-alice",
             "vcg-bob",
             "vcg-carol",
-            "vcq-alice-1",
             "vcg-thick",
+            "vcq-alice-1",
         ]
+        assert self.storage.strangers == {"vcg-foreign", "vcg-unmarked"}
         assert self.storage.goldens == {"c" * 64}
 
     def test_a_live_disk_with_its_witnesses(self) -> None:
         alice = self.storage.volumes[0]
         assert (alice.guest, alice.epoch, alice.boots, alice.touched, alice.live) == ("alice", 2, 3, True, True)
         assert (alice.image, alice.context) == ("c" * 64, "e" * 32)
-        assert (alice.size_bytes, alice.used_bytes) == (4 * GIB, GIB // 2)
+        assert (alice.size_bytes, alice.used_bytes) == (GIB, GIB // 16)
 
     def test_unfinished_proved_kept_and_held_ones(self) -> None:
-        _, bob, carol, old, thick = self.storage.volumes
+        _, bob, carol, thick, old = self.storage.volumes
         assert (bob.incoming, bob.copy_of) == (True, None)
         assert (carol.incoming, carol.copy_of) == (True, (3, 4))
         assert (old.quarantined, old.live, old.epoch) == ("rebuilt", False, 1)
-        assert (thick.held, thick.used_bytes) == (True, 4 * GIB)
+        assert (thick.held, thick.used_bytes) == (True, GIB)
 
     def test_a_group_that_is_not_there(self) -> None:
         assert not parse_lvm(golden("lvm-fullreport.json"), "gone", "pool", "lab").group_present
@@ -291,9 +293,7 @@ class TestNetwork:
     def test_a_port_without_a_bridge_is_loose(self) -> None:
         assert self.facts.loose == {"vcgdeadbeef0000"}
 
-    @pytest.mark.parametrize(
-        ("old", "new"), [('"id": 101', '"id": 102'), ('"info_kind": "vlan"', '"info_kind": "veth"')]
-    )
+    @pytest.mark.parametrize(("old", "new"), [('"id":101', '"id":102'), ('"info_kind":"vlan"', '"info_kind":"veth"')])
     def test_a_wrong_vlan_link_is_not_trunked(self, old: str, new: str) -> None:
         text = golden("ip-addr.json")
         assert old in text

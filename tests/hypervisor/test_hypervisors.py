@@ -47,18 +47,20 @@ class TestVirshParser:
         return Kvm().parse([golden("virsh-list-title.txt"), golden("virsh-domstats-state.txt")], site, "boot")
 
     def test_only_domains_with_the_mark_of_this_site_are_ours(self) -> None:
-        assert [d.guest for d in self.domains()] == ["alice", "a-head.x"]
+        assert [d.guest for d in self.domains()] == ["alice", "a-head.x", "bob"]
         assert [(d.guest, d.state) for d in self.domains("elsewhere")] == [("other", "paused")]
 
     def test_all_others_are_strangers(self) -> None:
         answers = [golden("virsh-list-title.txt"), golden("virsh-domstats-state.txt")]
-        assert Kvm().strangers(answers, "lab") == {"test", "other"}
-        assert Kvm().strangers(answers, "elsewhere") == {"test", "alice", "a-head.x"}
+        third_site = {"teacher", "a-head", "a-n1", "b-n1"}
+        assert Kvm().strangers(answers, "lab") == {"test", "other"} | third_site
+        assert Kvm().strangers(answers, "elsewhere") == {"test", "alice", "a-head.x", "bob"} | third_site
 
     def test_a_running_domain_has_a_serial_and_a_stopped_one_a_reason(self) -> None:
         assert self.domains() == (
-            Domain("alice", "running", "boot/2", "", DEFINITION),
+            Domain("alice", "running", "boot/9", "", DEFINITION),
             Domain("a-head.x", "off", "", "destroyed", DEFINITION),
+            Domain("bob", "off", "", "crashed", DEFINITION),
         )
 
     @pytest.mark.parametrize(

@@ -147,11 +147,12 @@ async def test_thick_volumes_rename_extend_and_pools():
     ]
 
 
-async def test_a_full_pool_refuses_writes_and_new_volumes():
+async def test_a_full_pool_refuses_writes_and_after_the_first_also_new_volumes():
     host = machine()
     await golden(host)
     await ok(host, "mount /dev/vg0/golden /mnt/g")
     host.fill_pool(100.0, 0.0)
+    await ok(host, "lvcreate -y --thin -V 4194304b -n y vg0/vcpool")
     outcome = await run(host, "dd of=/mnt/g/new status=none", b"x" * 5000)
     assert outcome.status == 1
     assert "No space left on device" in outcome.err
@@ -306,3 +307,11 @@ async def test_the_audit_hears_of_a_booted_volume_being_formatted_extracted_to_o
     await ok(host, "dd of=/dev/vg0/golden status=none", b"x")
     await ok(host, "lvremove -y vg0/golden")
     assert {"tar", "mkfs", "device-write", "remove"} <= set(heard)
+
+
+async def test_what_can_be_removed_is_removed_when_another_is_missing():
+    host = machine()
+    await ok(host, "lvcreate -y -Wy -L 8m -n a vg0")
+    outcome = await run(host, "lvremove -y vg0/gone vg0/a")
+    assert (outcome.status, outcome.err) == (5, '  Failed to find logical volume "vg0/gone"\n')
+    assert outcome.out == '  Logical volume "a" successfully removed.\n'

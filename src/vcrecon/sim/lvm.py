@@ -51,11 +51,14 @@ def name_bytes_max(group: str) -> int:
 
 
 class LvmError(Exception):
-    """A refusal: the text lvm prints (without its two-space indent) and the exit status (3 or 5)."""
+    """A refusal: the text lvm prints (without its two-space indent) and the exit status (3 or 5).
 
-    def __init__(self, message: str, status: int = 5) -> None:
+    `said` is what it got done before, for standard output.
+    """
+
+    def __init__(self, message: str, status: int = 5, said: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.said = status, said
 
 
 def lvm_uuid(seed: str) -> str:
@@ -132,6 +135,7 @@ class Volume:
     ever_booted: bool = False
     filler_data_bytes: int = 0  # a pool filled from outside by the breakage API
     filler_metadata_percent: float = 0.0
+    out_of_data: bool = False  # a pool to which a write has failed for want of room
     mounted_at: list[str] = field(default_factory=list)
     opened_by: set[str] = field(default_factory=set)
     filesystem: FileSystem | None = None
@@ -156,6 +160,7 @@ class Volume:
         room = self.size_bytes - self.own_bytes
         count = min(count, room)
         if count > self.group.pool_free_bytes(self.pool):
+            self.group.volumes[self.pool].out_of_data = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
         self.own_bytes += count
 
@@ -359,12 +364,15 @@ class Lvm:
             raise LvmError(f"Pool {name} not found in Volume group {group.name}.")
         if pool.kind != "pool":
             raise LvmError(f"Logical volume {group.name}/{name} is not a thin pool.")
-        # lvm refuses new volumes over its thresholds, before the pool breaks.
-        metadata = group.metadata_percent(pool) or 0.0
-        if group.pool_free_bytes(name) == 0 or metadata >= 95.0:
-            what = "free space" if group.pool_free_bytes(name) == 0 else "free metadata space"
-            pool_name = f"{group.name}/{name}"
-            raise LvmError(f"Cannot create new thin volume, {what} in thin pool {pool_name} reached threshold.")
+        pool_name = f"{group.name}/{name}"
+        refused = "Cannot create new thin volume, free {} in thin pool {} reached threshold."
+        pool.out_of_data = pool.out_of_data and group.pool_free_bytes(name) == 0
+        # As long as no write has failed, a full pool takes new volumes all the same.
+        if pool.out_of_data:
+            what = refused.format("space", pool_name)
+            raise LvmError(f"WARNING: Thin pool {pool_name} is out of data space.\n  {what}")
+        if (group.metadata_percent(pool) or 0.0) >= 95.0:
+            raise LvmError(refused.format("metadata space", pool_name))
         return pool
 
     def create_thin(self, group_name: str, pool: str, name: str, size_bytes: int, tags: set[str]) -> Volume:

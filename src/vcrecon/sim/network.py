@@ -131,12 +131,12 @@ class Network:
     def add_vlan(self, lower: str, name: str, vlan_id: int) -> Link:
         below = self.find(lower)
         self._free_name(name)
-        if not 0 <= vlan_id <= 4095:
+        if vlan_id > 0xFFFF:
             raise NetError(f'Error: argument "{vlan_id}" is wrong: id is invalid\n', 255)
-        if vlan_id == 4095:
-            raise NetError("RTNETLINK answers: Numerical result out of range")
+        if vlan_id >= 4095:
+            raise NetError("Error: 8021q: Invalid VLAN id.")
         if any(link.lower == lower and link.vlan_id == vlan_id for link in self.links.values()):
-            raise NetError("RTNETLINK answers: File exists")
+            raise NetError("Error: 8021q: VLAN device already exists.")
         link = self._new(name, "vlan", below.mac)
         link.lower, link.vlan_id, link.mtu = lower, vlan_id, below.mtu
         return link

@@ -12,6 +12,8 @@ import itertools
 import re
 from dataclasses import dataclass, field
 
+from vcrecon.sim.nft_ranges import merged
+
 TOKEN = re.compile(r'"[^"\n]*"|[{};,\n]|[^\s{};,"]+')
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 COMMANDS = (
@@ -623,7 +625,8 @@ def priority_text(value: int, family: str) -> str:
 
 def normal_rule(text: str) -> str:
     """A rule as nft lists it: interface names quoted, counts dropped, sets in value order."""
-    text = re.sub(r"\bmeta (iif|oif|iifname|oifname|mark|skuid|skgid)\b", r"\1", text)
+    text = re.sub(r"\bmeta (iif|oif|iifname|oifname)\b", r"\1", text)
+    text = re.sub(r"(?<!meta )\b([io]brname)\b", r"meta \1", text)
     text = re.sub(r"\bcounter packets \d+ bytes \d+", "counter", text)
     text = re.sub(r'\b([io]if(?:name)?|[io]brname)( (?:!=|==))? (?=[^"{@!=.\s])(\S+)', r'\1\2 "\3"', text)
     text = text.replace(" == ", " ")
@@ -637,6 +640,6 @@ def normal_rule(text: str) -> str:
             items = [item if item.startswith('"') else f'"{item}"' for item in items]
         if len(items) == 1:
             return items[0]
-        return "{ " + ", ".join(sorted(items, key=element_key)) + " }"
+        return "{ " + ", ".join(sorted(merged(items), key=element_key)) + " }"
 
     return re.sub(r"\{ ([^{}]*?) ?\}", ordered, text)

@@ -80,8 +80,8 @@ class Case:
         return f"{self.family}: {self.situation}"
 
     def digest(self, place: Place) -> str:
-        """Changes when what is run changes; where it runs, and from where it downloads, left out."""
-        text = json.dumps([self.given, self.command, self.stdin.hex(), self.then, self.cleanup])
+        """Changes when what is run changes; where it runs, from where it downloads, and its cleanup left out."""
+        text = json.dumps([self.given, self.command, self.stdin.hex(), self.then])
         for value, name in ((place.files.base, "URL"), (f"/{place.group}/", "/GROUP/"), (place.trunk, "TRUNK")):
             text = text.replace(value, name)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -151,8 +151,11 @@ def look_script(place: Place, parts: Iterable[Part], probes: Iterable[tuple[str,
     return script
 
 
-def looked(*parts: Part, of: str = "after", trouble: bool = True) -> Reduce:
-    """Reduce to what `look.parse` makes of it, without what differs from host to host."""
+def looked(*parts: Part, of: str = "after", release: bool = False) -> Reduce:
+    """Reduce to what `look.parse` makes of it, without what differs from host to host.
+
+    `release` is for cases that made the release file themselves.
+    """
 
     def reduce(answer: Answer, place: Place) -> Facts:
         text, *answers = str(getattr(answer, of)).split(f"{_MARK}\n")
@@ -167,20 +170,21 @@ def looked(*parts: Part, of: str = "after", trouble: bool = True) -> Reduce:
             at_s=0.0,
             stderr=answer.stderr,
         )
-        return seen_facts(seen, place)
+        facts = seen_facts(seen, place)
+        if release:
+            facts["release"] = seen.release if isinstance(seen.release, dict | None) else "unknown"
+        return facts
 
     return reduce
 
 
-def seen_facts(seen: Seen, place: Place) -> Facts:
+def seen_facts(seen: Seen, place: Place) -> dict[str, Facts]:
     """A look's facts that any host in the same situation shares."""
     facts: dict[str, Facts] = {
         "trouble": sorted(seen.trouble or {}),
         "answers": sorted(seen.answers),
         "images": sorted(_ours(seen.images, place)),
     }
-    if isinstance(seen.release, dict | None):
-        facts["release"] = seen.release
     if isinstance(seen.storage, Storage):
         facts["storage"] = storage_facts(seen.storage)
     if isinstance(seen.network, NetworkFacts):

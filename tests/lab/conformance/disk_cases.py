@@ -167,7 +167,8 @@ def _create(place: Place) -> Iterator[Case]:
     for kind in ("tar.gz", "tar.xz", "tar.zst"):
         image = place.image(f"root.{kind}")
         lines = b.disks.create_thick(THICK, image, 1, IMAGE_BYTES)
-        yield b.case(f"thick from {kind}", locked(THICK, lines), b.fetched(f"root.{kind}"))
+        needs = frozenset({"xz"} if kind == "tar.xz" else ())
+        yield b.case(f"thick from {kind}", locked(THICK, lines), b.fetched(f"root.{kind}"), needs=needs)
     lines = b.disks.create_thick(THICK, place.image("no-archive"), 1, IMAGE_BYTES)
     yield b.case("thick from what is no archive", locked(THICK, lines), b.fetched("no-archive"))
     image = place.image("root.tar")
@@ -210,7 +211,11 @@ def _thin(place: Place) -> Iterator[Case]:
     yield b.case("thin, as large as the image", locked(GUEST, same), golden, needs=MAPPED)
     odd = b.disks.create_thin(GUEST, image, 1, IMAGE_BYTES + 512)
     yield b.case("thin, grown by less than an extent", locked(GUEST, odd), golden, needs=MAPPED)
-    pool = [f"lvcreate -y -q -L 64m --type thin-pool -n cf-pool {place.group} >/dev/null"]
+    # Without the option, dm-thin lets whoever writes wait for a minute before it fails.
+    pool = [
+        f"lvcreate -y -q -L 64m --type thin-pool -n cf-pool {place.group} >/dev/null",
+        f"lvchange --errorwhenfull y {place.group}/cf-pool >/dev/null",
+    ]
     full = [
         *pool,
         f"lvcreate -y --thin -V 64m -n cf-big {b.disks.marks()} {place.group}/cf-pool >/dev/null",
@@ -221,6 +226,9 @@ def _thin(place: Place) -> Iterator[Case]:
     yield b.case("golden volume, pool full", fetch, [*b.fetched(), *full], needs=MAPPED)
     receive = locked(GUEST, tiny.disks.receive(GUEST, DISK_BYTES, thick=False))
     yield b.case("incoming thin volume, pool full", receive, full, needs=MAPPED)
+    failed = f"dd if=/dev/zero of={device(place.group, LIVE)} bs=1M count=1 conv=fsync status=none 2>/dev/null || true"
+    more = [*full, receive, failed, f"lvremove -y {place.group}/{LIVE} >/dev/null"]
+    yield b.case("incoming thin volume, pool full and a write failed", receive, more, needs=MAPPED)
     yield b.case(
         "the look at a full pool",
         look_script(replace(place, pool="cf-pool"), [Part.STORAGE]),
@@ -340,7 +348,10 @@ def _copy(place: Place) -> Iterator[Case]:
 
     frame = zstandard.ZstdCompressor().compress(b"\0" * (1 << 20))
     yield b.case("written from a stream cut short", into, thick, stdin=frame[:-7])
-    yield b.case("written without a volume", into, stdin=frame, needs=MAPPED)
+    # Another volume keeps the group's directory in /dev: what is written there goes into memory.
+    node = device(place.group, LIVE)
+    gone = (f"if [ ! -b {node} ]; then rm -f {node}; fi", *b.sweep)
+    yield b.case("written without a volume", into, [b.ours(ASIDE)], stdin=frame, needs=MAPPED, cleanup=gone)
     big = zstandard.ZstdCompressor().compress(b"\1" * (16 << 20))
     yield b.case("written past the end of the volume", into, thick, stdin=big, needs=MAPPED)
     yield b.case("digest", steps.digest, source, reduce=shape("[0-9a-f]{64}"), needs=ASKED)

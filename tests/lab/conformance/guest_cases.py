@@ -45,7 +45,7 @@ class GuestBuilder(Builder):
                 "    left=1; xl destroy $guest >/dev/null 2>&1 ;; esac; done",
                 '  if [ "$left" ]; then sleep 0.5; fi',
                 "done",
-                "rm -f /run/vcrecon/xen/cf-*",
+                "rm -f /run/vcrecon/xen/cf-* /var/log/xen/xl-cf-*",
             )
         self.away = (*stop, f"ip link del dev {BRIDGE} 2>/dev/null", *self.sweep)
         self.bridge = [f"ip link add name {BRIDGE} type bridge", f"ip link set dev {BRIDGE} up"]

@@ -41,12 +41,12 @@ VLAN, OPEN_VLAN = 4001, 4002
 MIB = 1 << 20
 IMAGE_BYTES, DISK_BYTES = 512 * MIB, 768 * MIB
 PASSWORD_HASH = "$6$conformance$" + "h" * 86
-ABILITIES = frozenset({"device-mapper", "vlan", "bridge-conntrack", "hypervisor", "run-guests", "terminal"})
+ABILITIES = frozenset({"device-mapper", "vlan", "bridge-conntrack", "hypervisor", "run-guests", "terminal", "xz"})
 """What a host may lack (`Place.lacks`); cases say what they need.
 
 `device-mapper`: volumes can be active; `vlan`: 802.1Q links; `bridge-conntrack`: nft's `ct` and `obrname` in
 the bridge family; `hypervisor`: libvirt or Xen answers; `run-guests`: it can start one; `terminal`: a command
-can have one.
+can have one; `xz`: xz-utils is installed.
 """
 
 

@@ -126,9 +126,13 @@ def _cell(text: str) -> str:
 # --- captures --------------------------------------------------------------------------------------------------
 
 
-def save(run: Run, path: Path, tools: str) -> None:
-    """Keep a real host's answers. Addresses that belong to the run are replaced by names."""
+def save(run: Run, path: Path, tools: str, *, update: bool = False) -> None:
+    """Keep a real host's answers. Addresses that belong to the run are replaced by names.
+
+    With `update`, answers that the file has to other cases stay.
+    """
     place = run.place
+    before = json.loads(path.read_text(encoding="utf-8"))["answers"] if update and path.exists() else {}
     content = {
         "what": tools,
         "versions": list(run.versions),
@@ -139,7 +143,8 @@ def save(run: Run, path: Path, tools: str) -> None:
             "trunk": place.trunk,
             "lacks": sorted(place.lacks),
         },
-        "answers": {
+        "answers": before
+        | {
             name: {"digest": run.digests[name]} | {k: v for k, v in asdict(answer).items() if v}
             for name, answer in run.answers.items()
         },

@@ -62,8 +62,11 @@ def halting_bzimage() -> bytes:
 
 
 def halting_elf() -> bytes:
-    """A Xen PVH kernel (an ELF file with the PHYS32_ENTRY note) that halts."""
-    base, code = 0x100000, b"\xfa\xf4\xeb\xfd"
+    """A Xen PVH kernel (an ELF file with the PHYS32_ENTRY note) that halts.
+
+    It waits for interrupts that never come (sti; hlt; jmp back): Xen takes `cli; hlt` for a power-off.
+    """
+    base, code = 0x100000, b"\xfb\xf4\xeb\xfd"
     note = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", base + 0x1000)
     header = struct.pack(
         "<16sHHIIIIIHHHHHH",

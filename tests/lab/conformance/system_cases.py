@@ -10,7 +10,7 @@ from tests.lab.conformance.place import GUEST, Place
 
 from vcrecon.core.observation import Part
 from vcrecon.host import storage
-from vcrecon.host.names import IMAGE_DIR, RELEASE_FILE
+from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, RELEASE_FILE
 from vcrecon.host.steps import CORRUPT, UNSAFE, locked
 from vcrecon.spec.model import Artifact
 
@@ -55,7 +55,7 @@ def _looks(place: Place) -> Iterator[Case]:
     system = look_script(place, [Part.SYSTEM])
 
     def of(*parts: Part) -> dict[str, object]:
-        return {"then": "", "reduce": looked(*parts, of="stdout")}
+        return {"then": "", "reduce": looked(*parts, of="stdout", release=Part.SYSTEM in parts)}
 
     release = ["mkdir -p /etc/vcrecon", f"printf 'generation=1\\nhypervisor=kvm\\n' > {RELEASE_FILE}"]
     keep = f"[ ! -e {RELEASE_FILE}.cf ] || mv {RELEASE_FILE}.cf {RELEASE_FILE}"
@@ -87,7 +87,10 @@ def _looks(place: Place) -> Iterator[Case]:
     yield b.case("storage, a volume of another site", storage_look, foreign, **of(Part.STORAGE))
     other = Part.SYSTEM, Part.STORAGE, Part.NETWORK
     yield b.case(
-        "system, storage and network at once", look_script(place, other), [put_by], **(of(*other) | {"cleanup": away})
+        "system, storage and network at once",
+        look_script(place, other),
+        [put_by, f"rm -f {FIREWALL_FILE}"],
+        **(of(*other) | {"cleanup": away}),
     )
     fill = f"lvm fullreport --reportformat json -o bogus_field {place.group}"
     yield b.case("a report with a field that lvm does not know", fill, then="")
@@ -137,7 +140,7 @@ def _downloads(place: Place) -> Iterator[Case]:
             then="echo",
             cleanup=(f"rm -f {IMAGE_DIR}",),
         )
-        if place.lacks
+        if "device-mapper" in place.lacks
         else case("the part is a directory", url, f"mkdir {part}", then="echo", cleanup=(f"rm -r {part}", *b.sweep))
     )
     small = f"mount -t tmpfs -o size=256k cf {IMAGE_DIR}"

@@ -54,7 +54,6 @@ def lvcreate(process: Process, command: str, args: Sequence[str]) -> str:
         "chunksize=",
         "ignoreactivationskip",
         "poolmetadataspare=",
-        "errorwhenfull=",
         "discards=",
     ]
     found, rest = parse(command, args, "TV:L:l:n:k:sW:Z:a:Kc:", long)
@@ -109,10 +108,19 @@ def lvremove(process: Process, command: str, args: Sequence[str]) -> str:
     found, rest = parse(command, args, "", ["noudevsync"])
     if not rest:
         raise LvmError("Please enter one or more logical volume paths", USAGE_STATUS)
-    volumes = [process.machine.lvm.find(path) for path in rest]
+    volumes, missing = [], ""
+    for path in rest:
+        try:
+            volumes.append(process.machine.lvm.find(path))
+        except LvmError as error:
+            if len(rest) == 1:
+                raise
+            missing = str(error)
     sure = given(found, "-y", "--yes", "-f", "--force")
-    gone = []
+    gone: list[str] = []
     for volume in volumes:
+        if volume.name in gone:
+            continue  # with its pool
         if volume.active and not sure:
             # Standard input is not a terminal: the question gets no answer.
             raise LvmError(
@@ -122,7 +130,10 @@ def lvremove(process: Process, command: str, args: Sequence[str]) -> str:
         if volume in process.machine.volumes_in_use():
             raise LvmError(f"Logical volume {volume.full_name} in use.")
         gone += process.machine.lvm.remove(volume)
-    return "\n  ".join(f'Logical volume "{name}" successfully removed.' for name in gone)
+    text = "\n  ".join(f'Logical volume "{name}" successfully removed.' for name in gone)
+    if missing:
+        raise LvmError(missing, said=text)
+    return text
 
 
 def lvrename(process: Process, command: str, args: Sequence[str]) -> str:
@@ -139,12 +150,13 @@ def lvrename(process: Process, command: str, args: Sequence[str]) -> str:
 
 def lvchange(process: Process, command: str, args: Sequence[str]) -> str:
     long = ["addtag=", "deltag=", "activate=", "setactivationskip=", "ignoreactivationskip", "permission="]
+    long += ["errorwhenfull="]
     found, rest = parse(command, args, "a:k:Kp:", long)
     lvm = process.machine.lvm
     add, remove = _tags(found, process), _tags(found, process, "--deltag")
     if not rest:
         raise LvmError("Please give logical volume path(s)", USAGE_STATUS)
-    changes = add or remove or given(found, "-a", "--activate", "-k", "--setactivationskip", "-p")
+    changes = add or remove or given(found, "-a", "--activate", "-k", "--setactivationskip", "-p", "--errorwhenfull")
     if not changes:
         raise LvmError("Please specify an option that changes the volume.", USAGE_STATUS)
     lines = []
@@ -157,7 +169,7 @@ def lvchange(process: Process, command: str, args: Sequence[str]) -> str:
         if activate is not None:
             ignore = given(found, "-K", "--ignoreactivationskip")
             lvm.activate(volume, on=not activate.endswith("n"), ignore_skip=ignore)
-        if add or remove or skip is not None:
+        if add or remove or skip is not None or given(found, "--errorwhenfull"):
             lvm.changed(volume.group)
             lines.append(f"Logical volume {volume.full_name} changed.")
     return "\n  ".join(lines)
@@ -232,6 +244,8 @@ async def lvm(process: Process, args: Sequence[str]) -> int:
     try:
         text = body(process, command, args)
     except LvmError as error:
+        if error.said:
+            await process.say(f"  {error.said}\n")
         return await process.fail(f"  {error}", error.status)
     if body is report_text:
         await process.say(text)

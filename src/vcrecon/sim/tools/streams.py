@@ -131,8 +131,9 @@ async def _open_target(process: Process, place: str, shown: str, conversions: st
         if volume is not None:
             files.write(place, b"")  # the device is overwritten from its start
         elif "notrunc" not in conversions or not files.exists(place):
-            if place.startswith("/dev/") and not files.exists(place):
-                raise Failure(f"dd: failed to open '{shown}': No such device")
+            # Also in /dev: a device that is not there becomes a plain file in memory.
+            if "nocreat" in conversions and not files.exists(place):
+                raise Failure(f"dd: failed to open '{shown}': No such file or directory")
             files.write(place, b"")
     except OSError as error:
         raise Failure(f"dd: failed to open '{shown}': {reason(error)}") from None

@@ -16,7 +16,7 @@ from vcrecon.sim.process import Process, Tool
 from vcrecon.sim.tools._common import Failure, full, given, options, reason, tool
 
 TOOLS: dict[str, Tool] = {}
-UNABLE = "libxl: error: libxl_create.c: unable to add"
+CREATE_FAILED = 3
 DOM0_UUID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -83,7 +83,9 @@ async def xl_create(process: Process, args: Sequence[str]) -> int:
         raise Failure(f"Failed to read config file: {path[0]}: {reason(error)}") from None
     domain = domain_from(parse_config(data.decode("utf-8", "replace")))
     if not given(found, "-q", "--quiet"):
-        await process.say(f"Parsing config from {path[0]}\n")
+        await process.fail(f"Parsing config from {path[0]}", 0)
+        if "tsc_mode" in domain.config:
+            await process.fail(f'got a tsc mode string: "{domain.config["tsc_mode"]}"', 0)
     running = machine.domains.by_name.get(domain.name)
     if running is not None and running.live:
         raise Failure(f'domain with name "{domain.name}" already exists.')
@@ -93,21 +95,51 @@ async def xl_create(process: Process, args: Sequence[str]) -> int:
     try:
         machine.domains.start(domain, tap_prefix="vif")
     except DomainError as error:
-        raise Failure(_xen_words(domain, error)) from None
+        raise Failure(_xen_words(domain, error, machine.domains.skip_id()), CREATE_FAILED) from None
     return 0
 
 
-def _xen_words(domain: Domain, error: DomainError) -> str:
+def _xen_words(domain: Domain, error: DomainError, number: int) -> str:
+    """What xl 4.17 says of a start that failed: the reason first, and then of the domain that it gives up."""
     text = str(error)
+    where = f"Domain {number}"
     if "Cannot allocate memory" in text:
-        need = domain.memory_bytes >> 10
-        return f"libxl: error: libxl_create.c: need {need} KiB: failed to free memory for the domain"
-    if "storage file" in text or "busy" in text or "lock" in text:
-        return f"libxl: error: libxl_device.c: Domain {domain.name}: {text}\n{UNABLE} disk devices"
-    if "MTU" in text or "bridge" in text:
-        script = "/etc/xen/scripts/vif-bridge"
-        return f"libxl: error: libxl_exec.c: {script} online failed: {text}\n{UNABLE} vif devices"
-    return f"libxl: error: {text}"
+        reasons = [
+            f"libxl_dom.c:1470:libxl__domain_set_paging_mempool_size: {where}:Failed to set paging mempool size to "
+            f"{domain.memory_bytes >> 8}kB: Cannot allocate memory",
+            f"libxl_create.c:1640:domcreate_rebuild_done: {where}:cannot (re-)build domain: -3",
+        ]
+    elif "unable to stat" in text:
+        reasons = [
+            "libxl_dom.c:909:libxl__domain_firmware: xc_dom_kernel_file failed: No such file or directory",
+            "libxl_dom.c:1075:libxl__build_hvm: initializing domain firmware failed",
+            f"libxl_create.c:1640:domcreate_rebuild_done: {where}:cannot (re-)build domain: -1",
+        ]
+    elif "storage file" in text or "busy" in text or "lock" in text:
+        words = f"Device {domain.disks[0]} is mounted in the privileged domain,\nand so cannot be mounted by a guest."
+        reasons = [
+            *_script_failed("block add", words),
+            f"libxl_create.c:1672:domcreate_launch_dm: {where}:unable to add disk devices",
+        ]
+    else:
+        bridge = next((nic.bridge for nic in domain.nics), "xenbr0")
+        reasons = [
+            *_script_failed("vif-bridge online", f"Could not find bridge device {bridge}"),
+            f"libxl_create.c:1921:domcreate_attach_devices: {where}:unable to add vif devices",
+        ]
+    reasons += [
+        f"libxl_domain.c:1183:libxl__destroy_domid: {where}:Non-existant domain",
+        f"libxl_domain.c:1137:domain_destroy_callback: {where}:Unable to destroy guest",
+        f"libxl_domain.c:1064:domain_destroy_cb: {where}:Destruction of domain failed",
+    ]
+    return "\n".join(f"libxl: error: {line}" for line in reasons)
+
+
+def _script_failed(script: str, words: str) -> list[str]:
+    return [
+        f"libxl_exec.c:117:libxl_report_child_exitstatus: /etc/xen/scripts/{script} [1000] exited with error status 1",
+        f"libxl_device.c:1337:device_hotplug_child_death_cb: script: {words}",
+    ]
 
 
 def _flags(domain: Domain) -> str:
