@@ -18,7 +18,10 @@ from vcrecon.lab import layout
 CAPTURED = Path(__file__).parents[1] / "conformance" / "captured"
 CONTAINERS = {"kvm": "c02", "xen": "c03"}
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.lab, pytest.mark.timeout(3600)]
+pytestmark = [
+    *(pytest.mark.root, pytest.mark.slow, pytest.mark.lab, pytest.mark.conformance),
+    pytest.mark.timeout(3600),
+]
 
 
 def test_real_containers_and_simulated_ones_answer_alike(
