@@ -314,7 +314,7 @@ class TestScript:
         text = sections(guests0=golden("xl-list-v.txt"), guests1=golden("xl-marks.txt"), guests2=golden("xl-logs.txt"))
         seen = parse(text, None, container=C1, site="lab", parts=ALL_PARTS, hypervisor=Xen(), before=None, at_s=1.0)
         assert isinstance(seen.domains, tuple)
-        assert Domain("alice", "running", f"{BOOT_ID}/3", "", "d" * 32) in seen.domains
+        assert Domain("alice", "running", f"{BOOT_ID}/48", "", "d" * 32) in seen.domains
 
     def test_xl_that_fails_leaves_the_domains_unknown(self) -> None:
         text = sections(guests0=None, guests1=golden("xl-marks.txt"))
