@@ -53,6 +53,8 @@ async def test_a_fenced_container_that_returns_still_running_has_its_stale_copie
         await play.site.mend("c02")
         await play.until(lambda: play.hosts_of("a-n2") == ["c01"], "the stale copy is stopped")
         await play.until(lambda: play.kept("a-n2") == {"c02": "moved"}, "its disk is kept")
+        # The host is changed first; the event is written once its answer has come back.
+        await play.happened("guest/a-n2", "quarantine", after_id=mark)
         reasons = [e["reason"] for e in play.events("guest/a-n2", mark)]
         assert reasons.index("stop-guest") < reasons.index("quarantine")
         assert play.events("container/c02", mark)[0]["reason"] == "fence-void"
