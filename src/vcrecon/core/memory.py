@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vcrecon.core.installs import Ticket
+
 ConsentKind = Literal["rebuild", "prune", "reinstall"]
 
 
@@ -99,6 +101,7 @@ class Memory:
     states: dict[str, LastState] = field(default_factory=dict)
     paused: dict[str, float] = field(default_factory=dict)
     rescues: dict[str, Rescue] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
     confirmed_digest: str | None = None

@@ -2,9 +2,9 @@
 
 Opened by `controller` (exclusively) and by `cli` for `plan` and `events` (read only). The planner reads
 `record.memory`; everything changes through the methods here, first on disk and then in memory, so a failed
-write leaves memory as it was. Claims, consents, intents, fences, pauses, rescues and the two site-wide facts survive
-a power cut once the call returns (S1, S2, S7); the rest survives a killed process, and a power cut may take
-its last moments.
+write leaves memory as it was. Claims, consents, intents, fences, pauses, rescues, tickets and the two site-wide
+facts survive a power cut once the call returns (S1, S2, S7); the rest survives a killed process, and a power cut
+may take its last moments.
 
 Files in the state directory: `record.sqlite` (with SQLite's -wal and -shm), `record.lock`, `site.key`.
 Losing them costs history, pauses and consents, and neither a restart nor a reinstall (design, section 4).
@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vcrecon.core.installs import Ticket
 from vcrecon.core.memory import Attempts, Claim, Consent, ConsentKind, Fence, Intent, LastState, Memory, Rescue
 from vcrecon.shell import record_files
 from vcrecon.shell.log import redact, redact_text
@@ -97,6 +98,12 @@ class RecordWriter(ABC):
 
     def remove_rescue(self, guest: str) -> None:
         self._accept(Put("rescues", guest, None))
+
+    def put_ticket(self, ticket: Ticket) -> None:
+        self._accept(Put("tickets", ticket.container, ticket))
+
+    def remove_ticket(self, container: str) -> None:
+        self._accept(Put("tickets", container, None))
 
     def put_answered(self, guest: str, serial: str) -> None:
         """The run of the guest (`serial`) that has answered on its network."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from vcrecon.core.installs import Ticket
 from vcrecon.core.memory import Attempts, Claim, Consent, Fence, Intent, LastState, Memory, Rescue
 from vcrecon.errors import HostError, Refused, Transient
 
@@ -59,6 +60,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         # A person's word, and rare: worth the fsync.
         "paused": _kind(float, durable=True),
         "rescues": _kind(Rescue, durable=True),
+        "tickets": _kind(Ticket, durable=True),
         "answered": _kind(str, durable=False),
         "seen": _kind(float, durable=False),
         # The attributes of Memory that are single values; the key is the attribute's name.

@@ -15,6 +15,8 @@ from typing import Literal, TypeVar
 _T = TypeVar("_T")
 
 HypervisorName = Literal["kvm", "xen"]
+PowerKind = Literal["redfish", "ipmi", "manual"]
+BootMode = Literal["off", "managed", "external"]
 Role = Literal["head", "node", "single"]
 
 
@@ -39,6 +41,16 @@ class Image:
     kernel: Artifact | None = None
     initrd: Artifact | None = None
     cmdline: str = "root=/dev/vda rw console=ttyS0"
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A system image of containers: the root file system, kernel and boot files included, as a tar archive."""
+
+    name: str
+    root: Artifact
+    hypervisor: HypervisorName
+    cmdline: str = "console=tty0 console=ttyS0,115200"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +130,50 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskMatch:
+    """Which disks an install may use: all that is given must fit. Models and serials are shell patterns."""
+
+    model: str = "*"
+    serial: str = "*"
+    min_bytes: int = 0
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLayout:
+    """How an install uses a machine's disks. Without `match` every disk that is healthy and large enough may be used.
+
+    `raid` "auto" mirrors the system and the volume group over two like disks where there are two, "mirror"
+    insists on it, "single" takes the best one. `root_bytes` is the size of the system's own volume; the rest of
+    the volume group, less a tenth, becomes the thin pool.
+    """
+
+    match: tuple[DiskMatch, ...] = ()
+    raid: Literal["auto", "mirror", "single"] = "auto"
+    root_bytes: int = 8 << 30
+    swap_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """How a container is switched on and off. `credentials` is a file with `user:password`; never the secret itself.
+
+    `address` is the URL of the Redfish service (with the system's path where it has several), or the host that
+    speaks IPMI. `ca` is the certificate that a Redfish service is trusted by; without it the system's own.
+    """
+
+    kind: PowerKind
+    address: str = ""
+    credentials: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
-    """A physical host that holds guests. `generation` is the system image generation it should run."""
+    """A physical host that holds guests. `generation` is the system image generation it should run.
+
+    With `mac` (of the interface on the provisioning network) and `system` vcrecon can install it.
+    """
 
     name: str
     address: str
@@ -132,6 +186,10 @@ class Container:
     volume_group: str
     pool: str
     generation: str
+    mac: str | None = None
+    system: str | None = None
+    layout: DiskLayout = field(default_factory=DiskLayout)
+    power: Power = field(default_factory=lambda: Power("manual"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +228,29 @@ class Ssh:
 
 
 @dataclass(frozen=True, slots=True)
+class Provisioning:
+    """The network that containers boot from and are reached on.
+
+    `mode` "managed": vcrecon runs DHCP, TFTP and HTTP for it on `interface` of the master, whose own address there
+    is `address`; "external": the site has its own DHCP, vcrecon serves HTTP only; "off": containers are installed by
+    hand. `strangers` is the range of addresses for machines that no container has the MAC of. `images` is the
+    directory of files that are served over HTTP on `port`.
+    """
+
+    network: str
+    mode: BootMode = "off"
+    interface: str = ""
+    address: str = ""
+    port: int = 8067
+    gateway: str | None = None
+    dns: tuple[str, ...] = ()
+    strangers: tuple[str, str] | None = None
+    images: Path = Path("/var/lib/vcrecon/images")
+    install_deadline_s: float = 1800.0
+    root_password: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     name: str
     session: Literal["preparing", "running"]
@@ -179,6 +260,7 @@ class Site:
     stop_grace_s: float = 60.0
     boot_deadline_s: float = 300.0
     hook_deadline_s: float = 60.0
+    provisioning: Provisioning = field(default_factory=lambda: Provisioning("192.0.2.0/24"))
 
 
 @dataclass(frozen=True)
@@ -198,6 +280,7 @@ class Spec:
     deployment: Mapping[str, tuple[str, ...]]
     cordoned: frozenset[str]
     digest: str
+    systems: Mapping[str, System] = field(default_factory=dict)
 
     @cached_property
     def placement(self) -> Mapping[str, str]:
