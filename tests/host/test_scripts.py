@@ -216,6 +216,35 @@ def test_a_bridge_of_our_own_that_vanished_is_not_taken_for_the_trunk() -> None:
     assert failure("set-up-network of container/c1", "c1", 1, b'Cannot find device "vcbr101"').kind == "command-failed"
 
 
+# xl 4.17, as captured in the lab.
+_GIVEN_UP = (
+    "libxl: error: libxl_create.c:1921:domcreate_attach_devices: Domain 3:unable to add vif devices\n"
+    "libxl: error: libxl_domain.c:1183:libxl__destroy_domid: Domain 3:Non-existant domain\n"
+    "libxl: error: libxl_domain.c:1064:domain_destroy_cb: Domain 3:Destruction of domain failed\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "cause"),
+    [
+        (
+            "Parsing config from x.cfg\n"
+            "libxl: error: libxl_exec.c:117:libxl_report_child_exitstatus: vif-bridge online [9] exited with 1\n"
+            "libxl: error: libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge device x\n",
+            "script: Could not find bridge device x",
+        ),
+        (
+            "libxl: error: libxl_dom.c:909:libxl__domain_firmware: xc_dom_kernel_file failed: No such file\n",
+            "xc_dom_kernel_file failed: No such file",
+        ),
+    ],
+    ids=["a script failed", "libxl itself failed"],
+)
+def test_the_cause_of_a_failed_xl_create_is_told_not_its_last_line(first: str, cause: str) -> None:
+    found = failure("start-guest of guest/a", "c3", 3, (first + _GIVEN_UP).encode())
+    assert str(found) == f"start-guest of guest/a on c3: {cause} (exit status 3)"
+
+
 class Stubs:
     """A directory of stub commands, first on PATH; each call is one line of `calls`."""
 

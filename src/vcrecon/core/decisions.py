@@ -13,7 +13,7 @@ NEEDS_A_PERSON = frozenset(
     {
         *("hook-failed", "image-not-a-tree", "image-no-init", "corrupt", "no-space"),
         *("no-lvm", "no-nftables", "no-hypervisor", "missing-program", "no-vlan", "no-trunk"),
-        *("name-taken", "volume-taken"),
+        *("name-taken", "volume-taken", "disk-mounted"),
     }
 )
 """Reasons that do not pass by themselves: such an object is tried again, and `apply` does not wait for that."""

@@ -29,6 +29,7 @@ REFUSED = 78
 _REASON = re.compile(r"(?P<reason>[a-z]+(?:-[a-z]+)*): (?P<words>.+)")
 _NOT_FOUND = re.compile(r"(?:^|\s)[\w/]*sh: .*?(?P<program>[\w.+-]+): (?:command )?not found$", re.MULTILINE)
 _NO_EXEC = re.compile(r"^tar \(child\): (?P<program>[\w.+-]+): Cannot exec", re.MULTILINE)
+_LIBXL = re.compile(r"libxl: error: [\w.]+:\d+:\w+: (?P<words>.+)")
 _NO_SPACE = re.compile(r"^.*(?:No space left|insufficient free space).*$", re.MULTILINE | re.IGNORECASE)
 _SAID_MAX = 300
 _WORDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
@@ -101,11 +102,18 @@ def not_found(text: str) -> str:
     return match["program"] if match else ""
 
 
+def _cause(lines: list[str]) -> str:
+    """The line that tells why. Most tools end with it; libxl begins with it, or quotes the script that failed."""
+    told = [match["words"] for line in lines if (match := _LIBXL.match(line))]
+    quoted = [words for words in told if words.startswith("script: ")]
+    return next(iter(quoted or told), lines[-1])
+
+
 def failure(what: str, where: str, status: int, stderr: bytes) -> HostError:
     """The error for a step that ended with `status`: its class, kind and message."""
     text = printable(stderr.decode(errors="replace")).strip()
     last = text.splitlines()
-    said = last[-1][:_SAID_MAX] if last else "it said nothing"
+    said = _cause(last)[:_SAID_MAX] if last else "it said nothing"
     if status == LOCKED:
         return Transient(f"{what} on {where}: an earlier step is still at work there", delay_s=5, kind="locked")
     reasoned = _REASON.fullmatch(last[-1]) if status == REFUSED and last else None

@@ -203,11 +203,18 @@ class Disks:
         """Say on the disk that it is about to be booted; before the guest can write to it."""
         mount, rescue = mount_point(volume), rescue_point(guest)
         tags = f"--deltag vc.boots={boots - 1} --addtag vc.boots={boots}" + (" --addtag vc.touched" if touched else "")
+        words = (
+            f"the disk of {guest} is mounted at $mounted, by somebody's hand; two must not write to it: "
+            "`umount $mounted` there"
+        )
         return [
             f"if mountpoint -q {mount}; then umount {mount}; fi",
             # Still there when somebody removed the mark of a rescue by hand: two must never write to one disk.
             f"if mountpoint -q {rescue}; then umount {rescue}; fi",
             f"lvchange -ay -K {self.path(volume)}",
+            # Xen refuses such a disk by itself, KVM does not.
+            f"mounted=$(findmnt -f -r -n -o TARGET -S {device(self.group, volume)} || true)",
+            f'if [ "$mounted" ]; then {refuse("disk-mounted", words)}; fi',
             f"lvchange {tags} {self.path(volume)} >/dev/null",
         ]
 

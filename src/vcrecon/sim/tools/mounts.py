@@ -249,8 +249,8 @@ async def findmnt(process: Process, args: Sequence[str]) -> int:
     found, rest = options(
         "findmnt",
         args,
-        "JnrlT:o:M:S:t:",
-        ["json", "noheadings", "raw", "list", "output=", "target=", "mountpoint=", "source=", "types="],
+        "JnrlfT:o:M:S:t:",
+        ["json", "first-only", "noheadings", "raw", "list", "output=", "target=", "mountpoint=", "source=", "types="],
     )
     files = process.machine.files
     chosen = list(files.mounts)
@@ -270,6 +270,8 @@ async def findmnt(process: Process, args: Sequence[str]) -> int:
     chosen = [m for m in chosen if kinds == [""] or m.filesystem.kind in kinds]
     if not chosen:
         return 1
+    if given(found, "-f", "--first-only"):
+        chosen = chosen[:1]
     columns = (last(found, "-o", "--output") or "TARGET,SOURCE,FSTYPE,OPTIONS").upper().split(",")
     rows = [
         {
