@@ -24,7 +24,8 @@ class Ticket:
     signature it finds. `nonce` makes token and host key of this install different from any other's; both are derived
     from it and the site's secret, and never stored. A token is spent by `claimed`. At `expires_at_s` the install
     has failed. An "installed" ticket, of which the installer said that all is done, stays until SSH shows the pinned
-    key: from `expires_at_s` on the machine is one that does not answer.
+    key: from `expires_at_s` on the machine is one that does not answer. `cycled`: its machine was switched off and on
+    because an earlier ticket passed its deadline, which is done once.
     """
 
     container: str
@@ -35,6 +36,7 @@ class Ticket:
     opened_at_s: float
     expires_at_s: float
     state: TicketState = "open"
+    cycled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
