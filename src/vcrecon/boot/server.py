@@ -195,7 +195,7 @@ class BootServer:
 
     async def _boot(self, request: web.Request) -> web.Response:
         spec = self._spec()
-        master = _master(spec.site.provisioning)
+        master = ipxe.master(spec.site.provisioning)
         if not request.query_string:
             return _script(ipxe.bootstrap(master))
         netboot = calls.netboot(tuple(request.query.items()), self._call(request))
@@ -217,8 +217,8 @@ class BootServer:
         if isinstance(answer, RunInstaller):
             token, words = install_token(self._site_secret, answer.ticket), consoles(spec.systems[answer.ticket.system])
         _log.debug("boot", mac=netboot.mac, address=netboot.address, answer=type(answer).__name__)
-        master = _master(spec.site.provisioning)
-        return _script(ipxe.script(answer, master=master, token=token, platform=netboot.platform, consoles=words))
+        master = ipxe.master(spec.site.provisioning)
+        return _script(ipxe.script(answer, url=master, token=token, platform=netboot.platform, consoles=words))
 
     async def _installer(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
@@ -315,10 +315,6 @@ def _inside(address: str, provisioning: Provisioning) -> bool:
         return ip_address(address) in ip_network(provisioning.network)
     except ValueError:
         return False
-
-
-def _master(provisioning: Provisioning) -> str:
-    return f"http://{provisioning.address}:{provisioning.port}"
 
 
 async def _body(request: web.Request, bytes_max: int) -> bytes:
