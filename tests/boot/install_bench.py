@@ -221,7 +221,8 @@ def job(bench: Bench, image: Path, *, sha256: str = "", complete: bool = True, *
         "HYPERVISOR": "kvm", "GENERATION": "1", "ROOT_URL": f"http://{MASTER}:{PORT}/images/{image.name}",
         "ROOT_SHA256": sha256 or sha256_of(image), "WIPE": "0", "RAID": "auto", "ROOT_BYTES": str(2048 * MIB),
         "SWAP_BYTES": str(128 * MIB), "VOLUME_GROUP": "vg-c01", "POOL": "guests",
-        "CMDLINE": "console=ttyS0 quiet mitigations=off no_timer_check net.ifnames=0", "TRUNK": "eth1", "NONCE": "n1", "MATCH": "",
+        "CMDLINE": "console=ttyS0 quiet mitigations=off no_timer_check net.ifnames=0", "TRUNK": "eth1",
+        "NONCE": "n1", "MATCH": "",
         **changed,
     }  # fmt: skip
     quoted = "".join(f"{key}='{value}'\n" for key, value in values.items())

@@ -35,6 +35,9 @@ def sh(program: Callable[[str], str], tmp_path: Path) -> Sh:
     # A disk of these tests has no SMART and can always be read, unless it is called bad.
     (tools / "smartctl").write_text('#!/bin/sh\ncase "$*" in *bad*) exit 8;; esac\nexit 1\n')
     (tools / "dd").write_text("#!/bin/sh\nexit 0\n")
+    # What would reach beyond the files of a test.
+    for name in ("vgchange", "mdadm", "umount", "mount", "pvs", "blockdev"):
+        (tools / name).write_text("#!/bin/sh\nexit 0\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     for name in ("run", "root/boot", "sys/block", "sys/devices"):
@@ -43,9 +46,22 @@ def sh(program: Callable[[str], str], tmp_path: Path) -> Sh:
     def call(parts: str, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
         read = "".join(f". {SCRIPTS}/{part}.sh\n" for part in ("common", *parts.split()))
         environment: Mapping[str, str] = {
-            "PATH": f"{tools}:{os.environ['PATH']}", "RUN": f"{tmp_path}/run", "SYS": f"{tmp_path}/sys",
-            "ROOT": f"{tmp_path}/root", "ROOT_BYTES": str(8 * GIB), "SWAP_BYTES": "0", "RAID": "auto", "MATCH": "",
-            "DISKS_WAIT_S": "0", "STALL_WAIT_S": "0", "STALLS_MAX": "3", **variables,
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "RUN": f"{tmp_path}/run",
+            "SYS": f"{tmp_path}/sys",
+            "ROOT": f"{tmp_path}/root",
+            "ROOT_BYTES": str(8 * GIB),
+            "SWAP_BYTES": "0",
+            "RAID": "auto",
+            "MATCH": "",
+            # Never this machine's own devices; the disks of these tests have names that no machine has.
+            "DEV": f"{tmp_path}/dev",
+            "VOLUME_GROUP": "vg0",
+            "WIPE": "0",
+            "DISKS_WAIT_S": "0",
+            "STALL_WAIT_S": "0",
+            "STALLS_MAX": "3",
+            **variables,
         }
         return subprocess.run(
             [busybox, "sh", "-c", read + script],
@@ -201,6 +217,108 @@ def test_xen_is_started_with_its_own_options(sh: Sh, tmp_path: Path) -> None:
     ) in said
 
 
+# What is on a disk already. A disk is a file here, which the tools take as well.
+
+
+@pytest.fixture
+def disk(sh: Sh, tmp_path: Path, program: Callable[[str], str]) -> Path:
+    """A blank disk of 400 MiB called vctesta, the one that was chosen."""
+    for name in ("wipefs", "sfdisk", "mkfs.xfs", "mke2fs"):
+        program(name)
+    (tmp_path / "tools/dd").unlink()
+    path = tmp_path / "dev/vctesta"
+    path.parent.mkdir()
+    with path.open("wb") as stream:
+        stream.truncate(400 << 20)
+    add_disk(tmp_path, "vctesta", 400 << 20)
+    (tmp_path / "run/disks").write_text("vctesta\n")
+    return path
+
+
+def refused(sh: Sh, tmp_path: Path, **variables: str) -> str:
+    """What is said of the disk, or "" when it may be used; in both cases it was not written to."""
+    path = tmp_path / "dev/vctesta"
+    before = path.read_bytes()
+    done = sh("disks wipe", "refuse_unless_blank", **variables)
+    assert path.read_bytes() == before
+    if done.returncode == 0:
+        return ""
+    assert error(tmp_path)[0] == "disk-not-blank"
+    return error(tmp_path)[1]
+
+
+def test_a_blank_disk_may_be_used(sh: Sh, tmp_path: Path, disk: Path) -> None:
+    assert refused(sh, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("mkfs.xfs -q -L work DISK", "xfs labelled work on vctesta"),
+        ("mke2fs -q -t ext4 DISK", "ext4 on vctesta"),
+        ("echo label:gpt | sfdisk -q DISK", "gpt on vctesta"),
+        ("echo ',,L' | sfdisk -q DISK", "dos on vctesta"),
+        (
+            "printf 'LABELONE\\001\\0\\0\\0\\0\\0\\0\\0' | dd of=DISK bs=512 seek=1 conv=notrunc",
+            "data of an unknown kind on vctesta",
+        ),
+    ],
+)
+def test_what_is_on_a_disk_is_named_and_nothing_is_written(
+    sh: Sh, tmp_path: Path, disk: Path, command: str, found: str
+) -> None:
+    subprocess.run(["sh", "-c", command.replace("DISK", str(disk))], check=True, capture_output=True)
+    assert found in refused(sh, tmp_path)
+
+
+def test_consent_lets_a_disk_be_used_whatever_is_on_it(sh: Sh, tmp_path: Path, disk: Path) -> None:
+    subprocess.run(["mkfs.xfs", "-q", str(disk)], check=True)
+    assert refused(sh, tmp_path, WIPE="1") == ""
+
+
+def test_the_mark_of_an_install_that_was_cut_off_lets_the_next_one_begin(sh: Sh, tmp_path: Path, disk: Path) -> None:
+    subprocess.run(
+        ["sfdisk", "-q", str(disk)], input=sh("disks wipe volumes", "table vctesta").stdout, text=True, check=True
+    )
+    assert refused(sh, tmp_path) == ""
+
+
+def test_nothing_is_written_on_a_machine_that_did_not_boot_the_installer(sh: Sh, tmp_path: Path, disk: Path) -> None:
+    """Whoever runs the scripts by hand: without a token on the kernel's line no device is touched."""
+    for function in ("make_blank", "partition_disks", "finish_disks"):
+        done = sh("disks wipe volumes", function, DEV="/dev")
+        assert (done.returncode, error(tmp_path)) == (
+            1,
+            ["step-failed", "this machine did not boot the installer; its disks are left alone"],
+        )
+
+
+def test_an_install_that_ended_takes_the_mark_away(sh: Sh, tmp_path: Path, disk: Path) -> None:
+    subprocess.run(
+        ["sfdisk", "-q", str(disk)], input=sh("disks wipe volumes", "table vctesta").stdout, text=True, check=True
+    )
+    done = sh("disks wipe volumes", "finish_disks")
+    assert done.returncode == 0, done.stdout
+    assert "dos on vctesta" in refused(sh, tmp_path)
+
+
+def test_another_disk_s_volume_group_of_the_same_name_is_refused_even_with_consent(
+    sh: Sh, tmp_path: Path, disk: Path
+) -> None:
+    (tmp_path / "tools/pvs").write_text("#!/bin/sh\necho '  /dev/vctesta2|vg0'\necho '  /dev/vctestaa1|vg0'\n")
+    assert "the volume group vg0 is on vctestaa1" in refused(sh, tmp_path, WIPE="1")
+
+
+def test_the_edges_of_a_disk_are_zero_after_a_wipe(sh: Sh, tmp_path: Path, disk: Path) -> None:
+    subprocess.run(["sfdisk", "-q", str(disk)], input="label: gpt\n", text=True, check=True)
+    (tmp_path / "sys/class/block/vctesta").mkdir(parents=True)
+    (tmp_path / "sys/class/block/vctesta/size").write_text(f"{(400 << 20) // 512}\n")
+    done = sh("disks wipe", "make_blank")
+    assert done.returncode == 0, done.stdout
+    assert not any(disk.read_bytes())
+    assert disk.stat().st_size == 400 << 20
+
+
 # The download.
 
 
@@ -327,7 +445,11 @@ def test_a_step_is_reported_with_its_percent_and_words(sh: Sh, tmp_path: Path, s
     say_to(sh, tmp_path, server, 'step lvm "volume group a&b=ü"')
     report: Any = __import__("json").loads(events(tmp_path)[-1])
     assert {key: report[key] for key in ("step", "percent", "bytes_done", "bytes_total", "message")} == {
-        "step": "lvm", "percent": "6", "bytes_done": "0", "bytes_total": "0", "message": "volume group a&b=ü"
+        "step": "lvm",
+        "percent": "6",
+        "bytes_done": "0",
+        "bytes_total": "0",
+        "message": "volume group a&b=ü",
     }
 
 

@@ -2,6 +2,8 @@
 
 RUN=${RUN:-/run/vcrecon}
 ROOT=${ROOT:-/mnt/root}
+DEV=${DEV:-/dev}
+SYS=${SYS:-/sys}
 
 say() {
     echo "[$(cut -d' ' -f1 /proc/uptime)] $*"
@@ -43,6 +45,12 @@ until_true() {
 # gibibytes BYTES, for people.
 gibibytes() {
     awk -v n="$1" 'BEGIN { printf "%.1f GiB", n / 1073741824 }'
+}
+
+# may_write: whether the devices are those of a machine that booted the installer (or files of a test, elsewhere).
+may_write() {
+    [ "$DEV" != /dev ] || grep -q 'vcrecon\.token=' /proc/cmdline ||
+        fail step-failed "this machine did not boot the installer; its disks are left alone"
 }
 
 current_step() {

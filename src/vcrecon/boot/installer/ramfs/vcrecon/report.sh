@@ -79,7 +79,7 @@ keep_the_master_informed() {
         ship_log
         post_progress
         if [ -e "$RUN/closed" ]; then
-            kill -TERM -- "-$1"
+            kill -TERM "-$1"
             return
         fi
     done
