@@ -21,6 +21,7 @@ from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned, mended
 from vcrecon.core.decisions import Plan
+from vcrecon.core.mastery import Master, foreign, obeying
 from vcrecon.core.memory import Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
@@ -79,7 +80,9 @@ class Controller:
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_change: Callable[[], None] = lambda: None,
+        master: Master | None = None,
     ) -> None:
+        """`master` is who this is among masters; without it no lease is taken, and none is respected."""
         self.wanted = Wanted(spec)
         self.world = World()
         self.ledger = ledger
@@ -94,6 +97,7 @@ class Controller:
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._on_change = on_change
+        self._master = master
         self._actions: set[asyncio.Task[None]] = set()
         self._settling: dict[str, set[str]] = {}
         """Subjects whose last action's outcome was not looked at yet, and on which containers."""
@@ -205,7 +209,7 @@ class Controller:
         self._begin_survey()
         self.ledger.saw(observation, self.world, self.spec)
         self._end_survey()
-        plan = plan_container(self.view(), station.name)
+        plan = obeying(plan_container(self.view(), station.name), self.world)
         self.ledger.planned(plan, self.spec)
         station.plan = plan
         self._obey(plan)
@@ -228,6 +232,7 @@ class Controller:
             before=before if isinstance(before, Seen) else None,
             clock=self._clock,
             deadline_s=self.settings.look_deadline_s,
+            master=self._master,
         )
         if isinstance(observation, Unseen):
             station.due = ALL_PARTS
@@ -361,6 +366,9 @@ class Controller:
     def _host(self, container: str) -> Host:
         if container not in self.stations:
             raise Transient(f"{container} is not in the spec", kind="left-spec")
+        lease = foreign(self.world, container)
+        if lease is not None:  # found since the action was planned, or the container is another's source
+            raise Transient(f"{container} is looked after by another master, {lease.title}", kind="other-master")
         return self.stations[container].host
 
     def _spawn(self, work: object) -> None:
