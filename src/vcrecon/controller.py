@@ -22,6 +22,7 @@ from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned, mended
 from vcrecon.core.decisions import Plan
 from vcrecon.core.installs import BootFacts
+from vcrecon.core.mastery import Master, foreign, obeying
 from vcrecon.core.memory import Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
@@ -70,7 +71,8 @@ class Station:
 class Controller:
     """Runs until cancelled. `connect` makes the connection of a container; everything else is given too.
 
-    Without `bare_metal` nothing is installed.
+    Without `bare_metal` nothing is installed. `master` is who this is among masters; without it no lease is taken,
+    and none is respected.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Controller:
         rng: random.Random | None = None,
         on_change: Callable[[], None] = lambda: None,
         bare_metal: BareMetal | None = None,
+        master: Master | None = None,
     ) -> None:
         self.wanted = Wanted(spec)
         self.world = World()
@@ -106,6 +109,7 @@ class Controller:
             bare_metal.on_change = lambda container: self.wake((container,))
             bare_metal.on_keys = self._pin_one
             bare_metal.on_installed = self._installed
+        self._master = master
         self._actions: set[asyncio.Task[None]] = set()
         self._settling: dict[str, set[str]] = {}
         """Subjects whose last action's outcome was not looked at yet, and on which containers."""
@@ -228,7 +232,7 @@ class Controller:
             else:
                 self._spawn(self.bare_metal.ask_switch(station.name))
         self._end_survey()
-        plan = plan_container(self.view(), station.name)
+        plan = obeying(plan_container(self.view(), station.name), self.world)
         self.ledger.planned(plan, self.spec)
         station.plan = plan
         self._obey(plan)
@@ -252,6 +256,7 @@ class Controller:
             before=before if isinstance(before, Seen) else None,
             clock=self._clock,
             deadline_s=self.settings.look_deadline_s,
+            master=self._master,
         )
         if isinstance(observation, Unseen):
             station.due = ALL_PARTS
@@ -389,6 +394,9 @@ class Controller:
     def _host(self, container: str) -> Host:
         if container not in self.stations:
             raise Transient(f"{container} is not in the spec", kind="left-spec")
+        lease = foreign(self.world, container)
+        if lease is not None:  # found since the action was planned, or the container is another's source
+            raise Transient(f"{container} is looked after by another master, {lease.title}", kind="other-master")
         return self.stations[container].host
 
     def _spawn(self, work: object) -> None:

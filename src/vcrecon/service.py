@@ -30,6 +30,7 @@ from vcrecon.shell import last_good
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
 from vcrecon.shell.control import ControlServer, TcpServer, metrics_app
 from vcrecon.shell.ledger import Ledger
+from vcrecon.shell.mastery import this_master
 from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.notify import Notifier, watchdog_interval_s
 from vcrecon.shell.record import Record
@@ -110,6 +111,7 @@ class _Service:
             settings,
             rng=rng,
             on_change=self._changed.set,
+            master=this_master(state, lease_s=settings.lease_s),
         )
         self._spec_state = SpecState(str(specs), 1, not problems, problems)
         self._files = _fingerprint(specs)

@@ -26,6 +26,8 @@ class Settings:
     look_deadline_s: float = 30.0
     connect_deadline_s: float = 10.0
     connects_at_once: int = 32
+    lease_s: int = 90
+    """How long a container belongs to a master that does not look at it any more."""
     keepalive_s: float = 10.0
     keepalive_count: int = 3
     spec_debounce_s: float = 0.1

@@ -28,6 +28,7 @@ from vcrecon.host.scripts import Secrets
 from vcrecon.settings import Settings
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
 from vcrecon.shell.ledger import Ledger
+from vcrecon.shell.mastery import this_master
 from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.record import Record
 from vcrecon.sim.lvm import Volume
@@ -174,6 +175,7 @@ class Playground:
             self.settings,
             clock=self.clock,
             rng=rng,
+            master=this_master(self.state, lease_s=self.settings.lease_s),
         )
         self._controls = SiteControls(self._controller, self._spec_state, metrics_url=None)
         self._controller.start()

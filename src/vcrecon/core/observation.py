@@ -129,6 +129,17 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Which master looks after a container, `age_s` seconds after it last said so; `ours` is whether it is this one."""
+
+    master: str
+    generation: int
+    age_s: int
+    title: str
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """A container that answered. `release` is None when it has no /etc/vcrecon/release."""
 
@@ -147,6 +158,8 @@ class Seen:
     """Parts that could not be looked at because the host lacks a program: which."""
     strangers: frozenset[str] = frozenset()
     """Names of virtual machines that do not carry our mark."""
+    lease: Lease | Unknown | None = None
+    """None when it was not asked for, as by `vcrecon plan`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from vcrecon.core import programs
+from vcrecon.core.mastery import Master
 from vcrecon.core.observation import (
     UNKNOWN,
     Bridge,
     Domain,
+    Lease,
     NetworkFacts,
     Part,
     Seen,
@@ -25,6 +27,7 @@ from vcrecon.core.observation import (
     Volume,
 )
 from vcrecon.errors import Transient
+from vcrecon.host.lease import parse_lease, show_and_renew
 from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, MARK, RELEASE_FILE, VOLUME_PREFIXES, bridge, site_tag
 from vcrecon.host.network import LIST_RULES
 from vcrecon.host.steps import NOT_FOUND, not_found
@@ -54,9 +57,19 @@ _SECTIONS: Mapping[Part, tuple[tuple[str, str], ...]] = {
 }
 
 
-def script(parts: Collection[Part], hypervisor: Hypervisor, probes: Iterable[tuple[str, int]] = ()) -> str:
-    """The look's script. `probes` are (address, VLAN id) of guests to ask for an answer on their network."""
+def script(
+    parts: Collection[Part],
+    hypervisor: Hypervisor,
+    probes: Iterable[tuple[str, int]] = (),
+    master: Master | None = None,
+) -> str:
+    """The look's script. `probes` are (address, VLAN id) of guests to ask for an answer on their network.
+
+    With `master` it takes or renews that master's lease on the container; without, it changes nothing.
+    """
     sections = [("boot", "cat /proc/sys/kernel/random/boot_id")]
+    if master is not None:
+        sections.append(("master", show_and_renew(master)))
     for part in Part:
         if part in parts:
             sections += _SECTIONS.get(part, ())
@@ -83,6 +96,7 @@ def parse(
     at_s: float,
     stderr: str = "",
     tool_said: str = "",
+    master: Master | None = None,
 ) -> Seen:
     """Turn a look's output into facts, keeping those of `before` that were not looked at.
 
@@ -97,7 +111,12 @@ def parse(
     if before is None or before.boot_id != boot_id:
         before = Seen(container.name, at_s, boot_id)
     trouble, missing = dict(before.trouble or {}), dict(before.missing or {})
-    seen = replace(before, at_s=at_s, answers=frozenset())
+    seen = replace(before, at_s=at_s, answers=frozenset(), lease=None)
+    trouble.pop("master", None)
+    if master is not None:
+        seen, wrong = _lease(seen, sections, master, stderr)
+        if wrong:
+            trouble["master"] = wrong
     for part, reader in _READERS.items():
         if part in parts:
             missing.pop(part.value, None)
@@ -180,6 +199,16 @@ def _forget(seen: Seen, part: Part) -> Seen:
     if part is Part.NETWORK:
         return replace(seen, network=UNKNOWN)
     return replace(seen, release=UNKNOWN)
+
+
+def _lease(seen: Seen, sections: Mapping[str, tuple[str, int]], master: Master, stderr: str) -> tuple[Seen, str]:
+    lease: Lease | Unknown = UNKNOWN
+    wrong = ""
+    try:
+        lease = parse_lease(_output(sections, "master"), master)
+    except ValueError as error:
+        wrong = _trouble(stderr, error)
+    return replace(seen, lease=lease), wrong
 
 
 # --- system ----------------------------------------------------------------------------------------------

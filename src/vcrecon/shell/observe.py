@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
+from vcrecon.core.mastery import Master
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.errors import HostError, Permanent, Transient
 from vcrecon.host import look
@@ -24,8 +25,11 @@ async def observe(
     before: Seen | None,
     clock: Callable[[], float],
     deadline_s: float,
+    master: Master | None = None,
 ) -> Observation:
     """One look, in one round trip; a container that does not answer is Unseen, never an exception.
+
+    With `master` the look takes or renews that master's lease there.
 
     A host that rebooted since `before` is looked at once more in full, since nothing learned earlier holds.
     """
@@ -33,9 +37,9 @@ async def observe(
     if before is None:
         parts = ALL_PARTS
     try:
-        seen = await _look(host, container, hypervisor, site, parts, probes, before, clock, deadline_s)
+        seen = await _look(host, container, hypervisor, site, parts, probes, before, clock, deadline_s, master)
         if before is not None and seen.boot_id != before.boot_id and frozenset(parts) != ALL_PARTS:
-            seen = await _look(host, container, hypervisor, site, ALL_PARTS, (), None, clock, deadline_s)
+            seen = await _look(host, container, hypervisor, site, ALL_PARTS, (), None, clock, deadline_s, master)
     except HostError as error:
         return Unseen(container.name, clock(), error.kind, str(error))
     return seen
@@ -51,9 +55,10 @@ async def _look(
     before: Seen | None,
     clock: Callable[[], float],
     deadline_s: float,
+    master: Master | None,
 ) -> Seen:
     at_s = clock()
-    asking = host.ask(look.script(parts, hypervisor, probes), deadline_s=deadline_s)
+    asking = host.ask(look.script(parts, hypervisor, probes, master), deadline_s=deadline_s)
     answers: list[str] | None = None
     said = ""
     if Part.GUESTS in parts and hypervisor.resident is not None:
@@ -73,6 +78,7 @@ async def _look(
         at_s=at_s,
         stderr=reply.stderr.decode(errors="replace"),
         tool_said=said,
+        master=master,
     )
 
 

@@ -1,0 +1,63 @@
+"""The lease on a container: a section of the look that shows it and, where it is ours to hold, renews it.
+
+Called by `host.look`. The file has one line, `NAME GENERATION UPTIME TITLE`, and lives in /run: a container that
+boots anew belongs to whoever looks first. Times are the container's own uptime, so no two clocks are compared.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vcrecon.core.mastery import Master
+from vcrecon.core.observation import Lease
+from vcrecon.host.names import RUN_DIR
+from vcrecon.host.steps import printable, quote
+
+LEASE_FILE = f"{RUN_DIR}/master"
+_LOCK_S = 5
+_TITLE = re.compile(r"[^A-Za-z0-9@:/._+-]+")
+
+_READ = f"""\
+name= gen=0 at=0 title=
+if [ -s {LEASE_FILE} ]; then read -r name gen at title <{LEASE_FILE} || :; fi
+case $gen in ''|0?*|*[!0-9]*) name= gen=0 at=0;; esac
+case $at in ''|0?*|*[!0-9]*) name= gen=0 at=0;; esac
+read -r up idle </proc/uptime; up=${{up%%.*}}"""
+"""What the file says, and now; a line that is not one counts as none."""
+
+
+def show_and_renew(master: Master) -> str:
+    """The commands. They may run twice: a lease that was renewed is renewed again.
+
+    It is taken when it is free, ours, void, or of a lower generation. Only then, and when a third of its time is
+    over, is the lock taken and the file written; otherwise nothing but the shell's own commands runs.
+    """
+    take = f"""\
+set -eu
+{_READ}
+if [ -z "$name" ] || [ "$name" = {master.name} ] || [ $gen -lt {master.generation} ] \
+|| [ $((up - at)) -ge {master.lease_s} ] || [ $up -lt $at ]; then
+  echo "{master.name} {master.generation} $up {title(master)}" >{LEASE_FILE}
+fi"""
+    return f"""\
+(
+{_READ}
+if [ "$name $gen" != "{master.name} {master.generation}" ] || [ $((up - at)) -ge {max(1, master.lease_s // 3)} ]; then
+  mkdir -p {RUN_DIR} && flock -w {_LOCK_S} {LEASE_FILE}.lock sh -c {quote(take)} || exit
+fi
+{_READ}
+echo "$name $gen $((up - at)) $title"
+)"""
+
+
+def title(master: Master) -> str:
+    """The master's title as one word that no shell minds."""
+    return _TITLE.sub("_", master.title)[:120] or "unknown"
+
+
+def parse_lease(text: str, master: Master) -> Lease:
+    """The lease that a look showed to `master`. Raises ValueError for anything else."""
+    match = re.fullmatch(r"([^ ]+) ([0-9]{1,18}) (-?[0-9]{1,18}) (.*)", text.strip())
+    if match is None:
+        raise ValueError(f"the lease is {text.strip()[:80]!r}")
+    return Lease(match[1], int(match[2]), int(match[3]), printable(match[4])[:120], match[1] == master.name)
