@@ -127,6 +127,21 @@ class LabSite:
         return self.until(what, lambda status: status["converged"] and status["spec"]["digest"] == digest)
 
     @contextlib.contextmanager
+    def healing(self, *names: str) -> Iterator[None]:
+        """Wait, after the block broke these containers and guests, until each was found changed and all is well.
+
+        One may be mended before the harm to the next is even noticed: so each is waited for.
+        """
+        broken_at_s = time.time()
+        yield
+
+        def mended(status: Status) -> bool:
+            found = {entry["name"]: entry["since_s"] for entry in (*status["containers"], *status["guests"])}
+            return status["converged"] and all((found[name] or 0.0) > broken_at_s for name in names)
+
+        self.until(f"{', '.join(names)}: harmed, and well again", mended)
+
+    @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Note how long the block took, for the report at the end."""
         began_s = time.monotonic()

@@ -130,7 +130,7 @@ class TestRefusals:
         files = Files(tmp_path)
         shutil.copytree(LAB, files.specs)
         files.plan.write_text('{"site": "lab-1", "accelerated": false, "machines": []}')
-        with pytest.raises(Refused, match="there are c01, c02, c03, a-head"):
+        with pytest.raises(Refused, match="there are c01, c02, c03, c04, a-head"):
             inside.ssh_command("c99", [], files)
 
     def test_a_machine_that_is_off(self, tmp_path: Path) -> None:
