@@ -111,15 +111,18 @@ def _allow_rules(draft: Draft) -> None:
                     )
 
 
+def container_at(draft: Draft, name: str, key: str) -> At:
+    """Where a container's `key` stands, or its entry when the key comes from a template or the defaults."""
+    return At(CONTAINERS, draft.at("container", name).path[:-1]) / key
+
+
 def _containers(draft: Draft) -> None:
     first: dict[tuple[str, int], str] = {}
     for container in draft.containers.values():
-        name_at = draft.at("container", container.name)
-        at = At(CONTAINERS, name_at.path[:-1]) / "address"
+        at = container_at(draft, container.name, "address")
         taken = first.setdefault((container.address, container.port), container.name)
         if taken != container.name:
-            also_at = At(CONTAINERS, draft.at("container", taken).path[:-1]) / "address"
-            also = draft.findings.where(also_at)
+            also = draft.findings.where(container_at(draft, taken, "address"))
             draft.findings.error(
                 at, f"address {container.address} of {container.name!r} is that of {taken!r}; also at {also}"
             )
@@ -138,6 +141,12 @@ def _containers(draft: Draft) -> None:
 def _interfaces(draft: Draft) -> None:
     macs: dict[str, tuple[str, At]] = {}
     addresses: dict[str, tuple[str, At]] = {}
+    for container in draft.containers.values():
+        if container.mac is not None:
+            at = container_at(draft, container.name, "mac")
+            owner, owner_at = macs.setdefault(container.mac, (container.name, at))
+            if owner != container.name:
+                _taken(draft, f"MAC {container.mac}", container.name, at, owner, owner_at)
     for guest in draft.guests.values():
         for interface, at in zip(guest.interfaces, draft.interfaces_at[guest.name], strict=True):
             mine = (guest.name, at)
@@ -152,9 +161,9 @@ def _interfaces(draft: Draft) -> None:
                 _taken(draft, f"address {bare}", guest.name, at, owner, owner_at)
 
 
-def _taken(draft: Draft, what: str, guest: str, at: At, owner: str, owner_at: At) -> None:
+def _taken(draft: Draft, what: str, name: str, at: At, owner: str, owner_at: At) -> None:
     also = draft.findings.where(owner_at)
-    draft.findings.error(at, f"{what} of {guest!r} is taken by {owner!r}; also at {also}; change one of them")
+    draft.findings.error(at, f"{what} of {name!r} is taken by {owner!r}; also at {also}; change one of them")
 
 
 def _one_name_space(draft: Draft) -> None:

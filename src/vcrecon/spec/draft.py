@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from vcrecon.spec.findings import At, Findings
-from vcrecon.spec.model import Cluster, Container, Guest, Hook, Image, Network, Service
+from vcrecon.spec.model import Cluster, Container, Guest, Hook, Image, Network, Provisioning, Service, System
 from vcrecon.spec.values import expand_range, label, shorten
 
 SITE, IMAGES, CONTAINERS = "site.yaml", "images.yaml", "containers.yaml"
 CLUSTERS, DEPLOYMENT = "clusters.yaml", "deployment.yaml"
 
-Kind = Literal["image", "container", "network", "cluster", "guest", "service", "template"]
+Kind = Literal["image", "system", "container", "network", "cluster", "guest", "service", "template"]
 Value = TypeVar("Value")
 
 
@@ -29,6 +29,7 @@ class Draft:
     directory: Path
     findings: Findings
     images: dict[str, Image] = field(default_factory=dict)
+    systems: dict[str, System] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     clusters: dict[str, Cluster] = field(default_factory=dict)
@@ -36,6 +37,8 @@ class Draft:
     services: dict[str, Service] = field(default_factory=dict)
     subnets: dict[str, IPv4Network] = field(default_factory=dict)
     provisioning: IPv4Network | None = None
+    boot: Provisioning | None = None
+    """The whole of 'provisioning' in site.yaml."""
     gaps: set[Kind] = field(default_factory=set)
     interfaces_at: dict[str, list[At]] = field(default_factory=dict)
     secrets: dict[Path, str | None] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Draft:
 
 _WHERE: dict[Kind, str] = {
     "image": f"add it to {IMAGES}",
+    "system": f"add it to 'systems' in {IMAGES}",
     "container": f"add it to {CONTAINERS}",
     "network": f"add it to 'networks' in {SITE}",
     "cluster": f"add it to 'clusters' in {CLUSTERS}",

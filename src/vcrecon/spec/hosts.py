@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vcrecon.spec.bare_metal import layout, macs_of, powers_of
 from vcrecon.spec.draft import CONTAINERS, IMAGES, SITE, Draft
 from vcrecon.spec.findings import At
 from vcrecon.spec.model import AllowRule, Artifact, Container, Image, Network, Service
@@ -14,6 +17,7 @@ from vcrecon.spec.text import (
     ImagesFile,
     NetworkText,
     SiteFile,
+    Text,
 )
 from vcrecon.spec.values import ipv4, port, subnet
 
@@ -123,13 +127,18 @@ def _containers(draft: Draft, entry: ContainerText, layers: list[ContainerFields
     if names is None or addresses is None or ports is None or missing:
         draft.gaps.add("container")
         return
+    macs = macs_of(draft, entry, names, at)
+    powers = powers_of(draft, merged.power, names, at / "power")
+    disks = layout(draft, merged.disks, at / "disks")
     for index, name in enumerate(names):
         address = draft.attempt(at / "address", ipv4, addresses[index])
         number = draft.attempt(at / "port", port, ports[0 if one_port else index])
         if not draft.claim("container", name, at / "name") or address is None or number is None:
             draft.gaps.add("container")
             continue
-        draft.containers[name] = _container(name, str(address), number, merged)
+        draft.containers[name] = replace(
+            _container(name, str(address), number, merged), mac=macs[index], power=powers[index], layout=disks
+        )
 
 
 _REQUIRED = ("memory", "cores", "disk", "trunk", "volume_group")
@@ -138,9 +147,13 @@ _REQUIRED = ("memory", "cores", "disk", "trunk", "volume_group")
 def _merge(layers: list[ContainerFields]) -> ContainerFields:
     merged: dict[str, object] = {}
     for layer in reversed(layers):
-        merged.update(
-            (key, value) for key in ContainerFields.model_fields if (value := getattr(layer, key)) is not None
-        )
+        for key in ContainerFields.model_fields:
+            value, below = getattr(layer, key), merged.get(key)
+            if isinstance(value, Text) and isinstance(below, Text):
+                # 'disks' and 'power': their own fields are merged likewise
+                value = below.model_copy(update={name: getattr(value, name) for name in value.model_fields_set})
+            if value is not None:
+                merged[key] = value
     return ContainerFields.model_construct(**merged)  # type: ignore[arg-type]
 
 
@@ -157,4 +170,5 @@ def _container(name: str, address: str, port_number: int, fields: ContainerField
         volume_group=fields.volume_group or "",
         pool=fields.pool or "guests",
         generation=fields.generation or "1",
+        system=fields.system,
     )

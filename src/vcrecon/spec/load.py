@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vcrecon.errors import Problem, SpecError
+from vcrecon.spec.bare_metal import check_bare_metal, expand_provisioning, expand_systems
 from vcrecon.spec.check import check_deployment, check_site
 from vcrecon.spec.draft import CLUSTERS, CONTAINERS, DEPLOYMENT, IMAGES, SITE, Draft, Kind
 from vcrecon.spec.explain import Checked, Model, validate
@@ -40,7 +41,7 @@ from vcrecon.spec.values import label
 
 _HOLDS: dict[str, tuple[Kind, ...]] = {
     SITE: ("network", "service"),
-    IMAGES: ("image",),
+    IMAGES: ("image", "system"),
     CONTAINERS: ("container",),
     CLUSTERS: ("cluster", "guest", "network"),
     DEPLOYMENT: (),
@@ -72,8 +73,10 @@ def load(directory: Path, *, require_placement: bool = True) -> Loaded:
     placing = _text(draft, sources, DEPLOYMENT, DeploymentFile)
     if site.model is not None:
         expand_site(draft, site.model)
+        expand_provisioning(draft, site.model.provisioning)
     if images.model is not None:
         expand_images(draft, images.model)
+        expand_systems(draft, images.model)
     if containers.model is not None:
         expand_containers(draft, containers.model)
     if clusters.model is not None:
@@ -81,6 +84,7 @@ def load(directory: Path, *, require_placement: bool = True) -> Loaded:
             draft.gaps.add("guest")  # a default may be what is missing
         expand_guests(draft, clusters.model, Recipes(draft, defaults, policies))
     check_site(draft)
+    check_bare_metal(draft)
     deployment: dict[str, tuple[str, ...]] = dict.fromkeys(draft.containers, ())
     cordoned: tuple[str, ...] = ()
     if placing.model is not None:
@@ -91,7 +95,7 @@ def load(directory: Path, *, require_placement: bool = True) -> Loaded:
     problems = findings.sorted()
     if findings.has_errors or site.model is None:
         raise SpecError(problems)
-    frozen = _freeze(draft, _site(directory, site.model), deployment, frozenset(cordoned))
+    frozen = _freeze(draft, _site(draft, site.model), deployment, frozenset(cordoned))
     return Loaded(frozen, problems)
 
 
@@ -176,7 +180,9 @@ def _site_text(draft: Draft, sources: dict[str, Source]) -> tuple[Checked[SiteFi
     return site, site.model.policies, site.model.defaults
 
 
-def _site(directory: Path, text: SiteFile) -> Site:
+def _site(draft: Draft, text: SiteFile) -> Site:
+    directory = draft.directory
+    assert draft.boot is not None
     return Site(
         name=text.site,
         session=text.session,
@@ -185,6 +191,7 @@ def _site(directory: Path, text: SiteFile) -> Site:
         stop_grace_s=text.policies.stop_grace,
         boot_deadline_s=text.policies.boot_deadline,
         hook_deadline_s=text.policies.hook_deadline,
+        provisioning=draft.boot,
     )
 
 
@@ -196,7 +203,7 @@ def _freeze(draft: Draft, site: Site, deployment: dict[str, tuple[str, ...]], co
         site,
         *(
             sorted(table.items())
-            for table in (draft.images, draft.containers, draft.networks, draft.clusters, draft.guests)
+            for table in (draft.images, draft.systems, draft.containers, draft.networks, draft.clusters, draft.guests)
         ),
         sorted(deployment.items()),
         sorted(cordoned),
@@ -214,6 +221,7 @@ def _freeze(draft: Draft, site: Site, deployment: dict[str, tuple[str, ...]], co
         deployment=deployment,
         cordoned=cordoned,
         digest=digest,
+        systems=draft.systems,
     )
 
 

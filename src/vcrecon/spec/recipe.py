@@ -105,15 +105,20 @@ class Recipes:
                 at / "root_password", "{cluster} stands for nothing here: this guest is in no cluster"
             )
             return None
-        path = spec_path(self._draft.directory, text.replace("{cluster}", cluster or ""))
-        if path not in self._draft.secrets:
-            content = _read_hash(path, text.replace("{cluster}", cluster or ""))
-            if isinstance(content, str):
-                self._draft.findings.error(at / "root_password", content)
-                self._draft.secrets[path] = None
-            else:
-                self._draft.secrets[path] = hashlib.sha256(content).hexdigest()
-        return path if self._draft.secrets[path] is not None else None
+        return secret_file(self._draft, at / "root_password", text.replace("{cluster}", cluster or ""))
+
+
+def secret_file(draft: Draft, at: At, text: str) -> Path | None:
+    """The file with a password's hash that `text` names; None once it is noted that it is absent or holds none."""
+    path = spec_path(draft.directory, text)
+    if path not in draft.secrets:
+        content = _read_hash(path, text)
+        if isinstance(content, str):
+            draft.findings.error(at, content)
+            draft.secrets[path] = None
+        else:
+            draft.secrets[path] = hashlib.sha256(content).hexdigest()
+    return path if draft.secrets[path] is not None else None
 
 
 def spec_path(directory: Path, text: str) -> Path:

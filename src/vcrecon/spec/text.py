@@ -17,6 +17,7 @@ from vcrecon.spec import values
 NODES_PER_GROUP_MAX = 4000
 MEMORY_BYTES_MIN = 32 << 20
 DISK_BYTES_MIN = 64 << 20
+SYSTEM_BYTES_MIN = 1 << 30
 
 
 def _at_least(minimum_bytes: int, what: str) -> AfterValidator:
@@ -83,6 +84,13 @@ def _a_mapping(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _words(value: Any) -> Any:
+    """A single word for a list of one, and nothing for none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
 def _paths(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -107,6 +115,10 @@ _SIZE_SCHEMA = _schema(
 )
 Memory = Annotated[int, BeforeValidator(values.size_bytes), _at_least(MEMORY_BYTES_MIN, "a memory"), _SIZE_SCHEMA]
 Disk = Annotated[int, BeforeValidator(values.size_bytes), _at_least(DISK_BYTES_MIN, "a disk"), _SIZE_SCHEMA]
+SystemDisk = Annotated[
+    int, BeforeValidator(values.size_bytes), _at_least(SYSTEM_BYTES_MIN, "a system's volume"), _SIZE_SCHEMA
+]
+Size = Annotated[int, BeforeValidator(values.size_bytes), Field(ge=0), _SIZE_SCHEMA]
 Seconds = Annotated[
     float,
     BeforeValidator(values.seconds),
@@ -158,8 +170,32 @@ class ImageText(Text):
     cmdline: Line | None = None
 
 
+class SystemText(Text):
+    """A system image of containers, as `vcrecon image build container` makes it."""
+
+    root: ArtifactText
+    hypervisor: Literal["kvm", "xen"] = "kvm"
+    cmdline: Line | None = Field(None, description="the kernel's command line; consoles when left out")
+
+
 class ProvisioningText(Text):
+    """The network that containers are reached on, and installed over when `mode` is not off."""
+
     network: str = Field(description="the subnet that the containers' own addresses are in, as CIDR")
+    mode: Literal["off", "managed", "external"] = Field(
+        "off", description="managed: vcrecon runs DHCP, TFTP and HTTP; external: HTTP only; off: installs by hand"
+    )
+    interface: LinkName | None = Field(None, description="the master's interface on this network")
+    address: str | None = Field(None, description="the master's own address on this network")
+    port: Port = Field(8067, description="of the boot server's HTTP")
+    gateway: str | None = None
+    dns: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    strangers: tuple[str, str] | None = Field(
+        None, description="first and last address for machines that no container has the MAC of"
+    )
+    images: Line = Field("/var/lib/vcrecon/images", description="directory of the files that are served")
+    install_deadline: Seconds = 1800.0
+    root_password: Line | None = Field(None, description="file with a crypt(3) hash, for root on containers")
 
 
 class SshText(Text):
@@ -240,9 +276,41 @@ class SiteFile(Text):
 
 
 class ImagesFile(Text):
-    """images.yaml: the guest images."""
+    """images.yaml: the guest images, and the systems that containers are installed with."""
 
     images: Annotated[dict[str, ImageText], BeforeValidator(_a_mapping)]
+    systems: Annotated[dict[str, SystemText], BeforeValidator(_a_mapping)] = {}
+
+
+class DiskMatchText(Text):
+    """A kind of disk that an install may use; all that is given must fit."""
+
+    model: Line = Field("*", description="a shell pattern")
+    serial: Line = Field("*", description="a shell pattern")
+    min: Size = 0
+    max: Size | None = None
+
+
+class DisksText(Text):
+    """How an install uses a machine's disks."""
+
+    raid: Literal["auto", "mirror", "single"] | None = Field(
+        None, description="auto (the default): two like disks are mirrored, else the best one is used"
+    )
+    root: SystemDisk | None = Field(None, description="the system's own volume; 8GiB when left out")
+    swap: Size | None = None
+    match: Annotated[tuple[DiskMatchText, ...], BeforeValidator(_a_list)] | None = Field(
+        None, description="which disks may be used; every healthy one when left out"
+    )
+
+
+class PowerText(Text):
+    """How a container is switched on and off by wire."""
+
+    kind: Literal["redfish", "ipmi", "manual"] | None = None
+    address: Ranged | None = Field(None, description="the URL of the Redfish service, or the host that speaks IPMI")
+    credentials: Line | None = Field(None, description="file with user:password, mode 0600")
+    ca: Line | None = Field(None, description="certificate that the Redfish service is trusted by")
 
 
 class ContainerFields(Text):
@@ -257,11 +325,16 @@ class ContainerFields(Text):
     volume_group: LvmName | None = None
     pool: LvmName | None = None
     generation: Line | None = Field(None, description="generation of the container's own system image")
+    system: str | None = Field(None, description="what it is installed with: one of 'systems' in images.yaml")
+    disks: DisksText | None = None
+    power: PowerText | None = None
 
 
 class ContainerText(ContainerFields):
     name: Ranged
     address: Ranged
+    mac: Ranged | None = Field(None, description="of the interface on the provisioning network")
+    macs: tuple[Ranged, ...] | None = Field(None, description="the same for a range, in the order of the names")
     template: str | None = None
 
 
