@@ -1,1 +1,1 @@
-"""What a machine without a system meets: DHCP, the first loader, boot scripts, the installer's calls."""
+"""How a blank machine becomes a container: boot services, the installer, images. Called by `controller` and `cli`."""

@@ -12,6 +12,7 @@ from vcrecon import __version__
 from vcrecon.cli import console, deployment, describe, plan, rescue, serve, words
 from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
+from vcrecon.cli.image import app as image
 from vcrecon.cli.lab_command import app as lab
 from vcrecon.cli.output import say_error
 from vcrecon.cli.status import status
@@ -98,4 +99,5 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, str, str], ...] = (
 for _function, _name, _short, _example in _COMMANDS:
     app.command(_name, short_help=_short, epilog=f"Example: {_example}")(_function)
 
+app.add_typer(image, name="image", short_help="Build, capture, verify and prune images.")
 app.add_typer(lab, name="lab", short_help="Make a site of virtual machines to try it on.")

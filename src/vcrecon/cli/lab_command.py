@@ -41,7 +41,7 @@ def up(
         Accel, typer.Option("--accel", help="auto tries /dev/kvm, and emulates where that does not run.")
     ] = "auto",
     spares: Annotated[
-        int, typer.Option("--spares", min=0, max=4, help="Blank machines to install, made and left off; 2 has two disks.")
+        int, typer.Option("--spares", min=0, max=4, help="Blank machines to install, left off; spare2 has two disks.")
     ] = 2,
     uefi_spares: Annotated[
         int, typer.Option("--uefi-spares", min=0, max=4, help="More of them, with UEFI; needs the package ovmf.")

@@ -43,7 +43,8 @@ def name_system(specs: Path, sha256: str) -> None:
     found = load(specs).spec.systems.get(boot_files.SYSTEM)
     if found is not None and (found.root.url, found.root.sha256) == (url, sha256):
         return
-    rewrite(specs / "images.yaml", lambda document: document.setdefault("systems", {}).update({boot_files.SYSTEM: entry}))
+    systems = {boot_files.SYSTEM: entry}
+    rewrite(specs / "images.yaml", lambda document: document.setdefault("systems", {}).update(systems))
 
 
 def _bind_site(document: Any, site: str, public_key: str, boot: Path) -> None:

@@ -1,0 +1,78 @@
+# What the firmware starts. Called by install.sh. Every disk of a mirror can boot the machine alone.
+
+SYSLINUX=/usr/lib/syslinux
+XEN_OPTIONS="console=vga,com1 com1=115200"
+
+install_boot_loader() {
+    version=$(newest_kernel)
+    # A volume group's name with hyphens has them doubled in the device mapper.
+    root_device=/dev/mapper/$(echo "$VOLUME_GROUP" | sed 's/-/--/g')-root
+    split_options
+    if [ "$(firmware)" = uefi ]; then
+        boot_by_uefi
+    else
+        boot_by_bios
+    fi
+}
+
+# split_options: "XEN'S --- LINUX'S" where the hypervisor is Xen; without the dashes all are Linux's.
+split_options() {
+    linux_options="root=$root_device ro $CMDLINE" xen_options=$XEN_OPTIONS
+    case $CMDLINE in
+        *' --- '*)
+            xen_options=${CMDLINE%% --- *}
+            linux_options="root=$root_device ro ${CMDLINE#* --- }"
+            ;;
+    esac
+}
+
+newest_xen() {
+    for path in "$ROOT"/boot/xen-*.gz; do
+        [ -e "$path" ] && echo "${path##*/}"
+    done | sort -V | tail -n 1 | grep .
+}
+
+boot_by_bios() {
+    mkdir -p "$ROOT/boot/extlinux"
+    extlinux_config >"$ROOT/boot/extlinux/extlinux.conf" || fail image-no-kernel "$ROOT_URL has no /boot/xen-VERSION.gz"
+    cat "$ROOT/boot/extlinux/extlinux.conf"
+    cp "$SYSLINUX/modules/bios/mboot.c32" "$SYSLINUX/modules/bios/libcom32.c32" "$ROOT/boot/extlinux/"
+    must boot-loader-failed "extlinux" extlinux --install "$ROOT/boot/extlinux"
+    while read -r disk; do
+        code=$SYSLINUX/mbr/mbr.bin
+        beyond_dos "$disk" && code=$SYSLINUX/mbr/gptmbr.bin
+        must boot-loader-failed "boot code of $disk" dd if="$code" of="/dev/$disk" bs=440 count=1 conv=notrunc,fsync
+    done <"$RUN/disks"
+}
+
+extlinux_config() {
+    case $CMDLINE in *ttyS0*) echo "SERIAL 0 115200" ;; esac
+    printf 'DEFAULT system\nPROMPT 0\nTIMEOUT 10\nLABEL system\n'
+    if [ "$HYPERVISOR" = xen ]; then
+        xen=$(newest_xen) || return 1
+        printf '  KERNEL mboot.c32\n  APPEND /%s %s --- /vmlinuz-%s %s --- /initrd.img-%s\n' \
+            "$xen" "$xen_options" "$version" "$linux_options" "$version"
+    else
+        printf '  LINUX /vmlinuz-%s\n  INITRD /initrd.img-%s\n  APPEND %s\n' "$version" "$version" "$linux_options"
+    fi
+}
+
+# boot_by_uefi: systemd-boot on the ESP of each disk, under the name that firmware looks for by itself.
+boot_by_uefi() {
+    [ "$HYPERVISOR" != xen ] || fail boot-loader-failed \
+        "Xen on a machine that boots by UEFI is not supported; switch its firmware to BIOS (legacy) boot"
+    mkdir -p /mnt/esp
+    while read -r disk; do
+        esp=/dev/$(partition_of "$disk" 1)
+        must boot-loader-failed "ESP on $disk" mkfs.vfat -F 32 -n ESP "$esp"
+        must boot-loader-failed "ESP on $disk" mount -t vfat "$esp" /mnt/esp
+        mkdir -p /mnt/esp/EFI/BOOT /mnt/esp/loader/entries
+        must boot-loader-failed "ESP on $disk" cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi /mnt/esp/EFI/BOOT/BOOTX64.EFI
+        must boot-loader-failed "kernel on the ESP of $disk" cp "$ROOT/boot/vmlinuz-$version" /mnt/esp/vmlinuz
+        must boot-loader-failed "initramfs on the ESP of $disk" cp "$ROOT/boot/initrd.img-$version" /mnt/esp/initrd
+        printf 'timeout 1\ndefault system.conf\n' >/mnt/esp/loader/loader.conf
+        printf 'title system\nlinux /vmlinuz\ninitrd /initrd\noptions %s\n' "$linux_options" \
+            >/mnt/esp/loader/entries/system.conf
+        must boot-loader-failed "ESP on $disk" umount /mnt/esp
+    done <"$RUN/disks"
+}
