@@ -40,6 +40,15 @@ def up(
     accel: Annotated[
         Accel, typer.Option("--accel", help="auto tries /dev/kvm, and emulates where that does not run.")
     ] = "auto",
+    spares: Annotated[
+        int, typer.Option("--spares", min=0, max=4, help="Blank machines to install, left off; spare2 has two disks.")
+    ] = 2,
+    uefi_spares: Annotated[
+        int, typer.Option("--uefi-spares", min=0, max=4, help="More of them, with UEFI; needs the package ovmf.")
+    ] = 0,
+    bare_metal: Annotated[
+        bool, typer.Option("--bare-metal", help="Also build what the spare machines are installed with, once.")
+    ] = False,
 ) -> None:
     """Build the images once, start a virtual machine for every container, and write a spec directory for them.
 
@@ -48,19 +57,29 @@ def up(
     """
     from vcrecon.lab import lab
 
-    plan = lab.up(specs or shipped_specs("lab"), _Said(), accel=accel)
+    tell = _Said()
+    if bare_metal:
+        from vcrecon.cli.lab_bare_metal import build
+
+        build(tell)
+    plan = lab.up(specs or shipped_specs("lab"), tell, accel=accel, spares=spares, uefi_spares=uefi_spares)
     target = Files().specs
     typer.echo(f"The lab is up: {len(plan.machines)} containers. Its spec directory is {target}")
     typer.echo(f"  vcrecon apply {target}            bring up its guests, once")
     typer.echo(f"  vcrecon run {target}              or keep them alive, as a service")
     typer.echo("  vcrecon lab ssh c01 | vcrecon lab ssh a-head     look inside")
     typer.echo("  vcrecon lab break --help                         break something")
+    if plan.spares:
+        typer.echo(f"  vcrecon lab break power-on {plan.spares[0].name}     switch a blank machine on, to install it")
     typer.echo("  vcrecon lab down                                 remove all of it")
 
 
 @app.command("status", short_help="Show the lab's machines.")
 def status(as_json: options.Json = False) -> None:
-    """Show which machines are on and answer, and where to look inside. Exits with 1 when one does not answer."""
+    """Show which machines are on and answer, and where to look inside. Exits with 1 when a container does not.
+
+    Spare machines are off until somebody needs one, so they do not count.
+    """
     from vcrecon.lab import lab
 
     files = Files()
@@ -68,10 +87,10 @@ def status(as_json: options.Json = False) -> None:
     if as_json:
         say_json({"directory": str(files.root), "specs": str(files.specs), "machines": rows})
     else:
-        keys = ("name", "hypervisor", "address", "power", "ssh", "console")
-        heads = ("CONTAINER", "HYPERVISOR", "ADDRESS", "POWER", "SSH", "CONSOLE")
-        say(columns(heads, [[row[key] for key in keys] for row in rows]))
-    if not all(row["ssh"] == "answers" for row in rows):
+        keys = ("name", "kind", "address", "mac", "power", "ssh", "console")
+        rows = [{**row, "kind": row["hypervisor"] or row["kind"]} for row in rows]
+        say(columns([key.upper() for key in keys], [[row[key] for key in keys] for row in rows]))
+    if not all(row["ssh"] == "answers" for row in rows if row["kind"] != "spare"):
         raise typer.Exit(1)
 
 
@@ -90,7 +109,7 @@ def ssh(
 @app.command("break", short_help="Break something on purpose.")
 def break_(
     what: Annotated[str, typer.Argument(help="One of the list below.")] = "list",
-    name: Annotated[str, typer.Argument(help="The container or guest that it happens to.")] = "",
+    name: Annotated[str, typer.Argument(help="The container, spare machine or guest it happens to.")] = "",
 ) -> None:
     """Do to the lab what a class, or fate, does to a site. Without arguments: list what can be broken."""
     from vcrecon.lab import breakage

@@ -11,25 +11,51 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vcrecon.lab import layout
+from vcrecon.lab import boot_files, layout
 from vcrecon.lab.layout import MachinePlan
+from vcrecon.spec.load import load
 from vcrecon.spec.rewrite import rewrite
+
+# Names of interfaces as the lab's other containers have them (eth1 is the trunk), and a quiet serial line.
+_SYSTEM_CMDLINE = "console=ttyS0 mitigations=off net.ifnames=0 quiet"
+
+_SPARE_MEMORY, _SPARE_DISK, _SPARE_ROOT = "1GiB", "6GiB", "4GiB"
 
 
 def write_specs(
     source: Path, target: Path, *, site: str, machines: Sequence[MachinePlan], artifacts: Mapping[str, tuple[str, str]],
-    public_key: str,
+    public_key: str, boot: Path,
 ) -> None:  # fmt: skip
-    """Copy `source` to `target` and rewrite the bindings. `artifacts`: part of an image to (URL, SHA-256)."""
+    """Copy `source` to `target` and rewrite the bindings.
+
+    `artifacts`: part of an image to (URL, SHA-256). `boot`: the directory that machines are installed from.
+    """
     shutil.copytree(source, target, dirs_exist_ok=True)
-    rewrite(target / "site.yaml", lambda document: _bind_site(document, site, public_key))
+    rewrite(target / "site.yaml", lambda document: _bind_site(document, site, public_key, boot))
     rewrite(target / "containers.yaml", lambda document: _bind_containers(document, machines))
     rewrite(target / "images.yaml", lambda document: _bind_images(document, artifacts))
 
 
-def _bind_site(document: Any, site: str, public_key: str) -> None:
+def name_system(specs: Path, sha256: str) -> None:
+    """Name the system image of spare machines in images.yaml, unless it is there with this SHA-256."""
+    url = f"http://{layout.THIS_MACHINE}:{layout.BOOT_PORT}/images/{boot_files.system_file(specs).name}"
+    entry = {"root": {"url": url, "sha256": sha256}, "hypervisor": "kvm", "cmdline": _SYSTEM_CMDLINE}
+    found = load(specs).spec.systems.get(boot_files.SYSTEM)
+    if found is not None and (found.root.url, found.root.sha256) == (url, sha256):
+        return
+    systems = {boot_files.SYSTEM: entry}
+    rewrite(specs / "images.yaml", lambda document: document.setdefault("systems", {}).update(systems))
+
+
+def _bind_site(document: Any, site: str, public_key: str, boot: Path) -> None:
     document["site"] = site
-    document.setdefault("provisioning", {})["network"] = layout.PROVISIONING
+    provisioning = document.setdefault("provisioning", {})
+    provisioning["network"] = layout.PROVISIONING
+    provisioning["mode"] = "managed"
+    provisioning["interface"] = layout.VETH
+    provisioning["address"] = layout.THIS_MACHINE
+    provisioning["strangers"] = list(layout.STRANGERS)
+    provisioning["images"] = str(boot)
     ssh = document.setdefault("ssh", {})
     ssh["user"], ssh["key"], ssh["known_hosts"] = "root", "client_key", "known_hosts"
     keys = document.setdefault("defaults", {}).setdefault("authorized_keys", [])
@@ -40,7 +66,10 @@ def _bind_site(document: Any, site: str, public_key: str) -> None:
 
 
 def _bind_containers(document: Any, machines: Sequence[MachinePlan]) -> None:
-    """Ranges are written out; what an entry says beside its name and address is kept."""
+    """Ranges are written out; what an entry says beside its name and address is kept.
+
+    What `defaults` say of memory and disks is for the spare machines, once they are adopted: no other entry uses it.
+    """
     defaults = document.setdefault("defaults", {})
     entries: list[dict[str, str | int]] = []
     for machine in machines:
@@ -50,8 +79,10 @@ def _bind_containers(document: Any, machines: Sequence[MachinePlan]) -> None:
                 entries[-1][key] = value
         entries[-1]["memory"] = f"{machine.memory_mib}MiB"
         entries[-1]["disk"] = machine.disk_bytes
-    defaults.pop("memory", None)
-    defaults.pop("disk", None)
+    for key in ("system", "power", "template"):
+        defaults.pop(key, None)
+    defaults["memory"], defaults["disk"] = _SPARE_MEMORY, _SPARE_DISK
+    defaults["disks"] = {"root": _SPARE_ROOT}
     defaults["trunk"] = "eth1"
     document["containers"] = entries
 

@@ -13,14 +13,17 @@ from vcrecon.spec.load import load
 
 
 def ssh_command(name: str, command: Sequence[str], files: Files, *options: str) -> list[str]:
-    """The ssh command line that runs `command` (a shell without it) on a container or guest, as root.
+    """The ssh command line that runs `command` (a shell without it) on a container, spare machine or guest, as root.
 
     Raises Refused for a name that the lab does not know, SpecError for a spec directory that was broken.
     """
     plan = lab.read_plan(files)
-    if name in {entry.name for entry in plan.machines}:
-        return [*machine.ssh(files, *options), f"root@{plan.machine(name).address}", *command]
+    known = {entry.name: entry.address for entry in (*plan.machines, *plan.spares)}
+    if name in known:
+        return [*machine.ssh(files, *options, record=plan.record), f"root@{known[name]}", *command]
     spec = load(files.specs).spec
+    if name in spec.containers:  # a spare machine under the name that it was adopted with
+        return [*machine.ssh(files, *options, record=plan.record), f"root@{spec.containers[name].address}", *command]
     guest = spec.guests.get(name)
     if guest is None:
         raise Refused(f"lab: no container or guest {name}; there are {', '.join([*spec.containers, *spec.guests])}")
@@ -29,10 +32,12 @@ def ssh_command(name: str, command: Sequence[str], files: Files, *options: str) 
         raise Refused(f"lab: {name} has no address; reach it by: vcrecon console {name}")
     # By way of its container, which has a foot on every VLAN of its guests. A guest's host key stays the same
     # for as long as the site lives, so the first one seen is kept.
-    way = shlex.join([*machine.ssh(files), "-W", "%h:%p", f"root@{plan.machine(spec.placement[name]).address}"])
-    known = ["-o", f"UserKnownHostsFile={files.root / 'guests_known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"]
+    home = spec.placement[name]
+    host = known.get(home, spec.containers[home].address)
+    way = shlex.join([*machine.ssh(files, record=plan.record), "-W", "%h:%p", f"root@{host}"])
+    pins = ["-o", f"UserKnownHostsFile={files.root / 'guests_known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"]
     key = ["ssh", "-i", str(files.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
-    return [*key, *known, "-o", f"ProxyCommand={way}", *options, f"root@{address}", *command]
+    return [*key, *pins, "-o", f"ProxyCommand={way}", *options, f"root@{address}", *command]
 
 
 def run_on(name: str, script: str, files: Files, *, deadline_s: float = 120.0) -> str:

@@ -13,16 +13,16 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import asyncssh
 
 from vcrecon.errors import Refused
-from vcrecon.lab import images, layout, machine, network
+from vcrecon.lab import boot_files, images, layout, machine, network, spare
 from vcrecon.lab.accel import kvm_works
-from vcrecon.lab.bind import write_specs
-from vcrecon.lab.layout import Accel, Files, MachinePlan
+from vcrecon.lab.bind import name_system, write_specs
+from vcrecon.lab.layout import Accel, Cabled, Files, MachinePlan, SparePlan
 from vcrecon.paths import listener_pid, socket_path, state_directory
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Container
@@ -52,13 +52,29 @@ class Plan:
     site: str
     accelerated: bool
     machines: tuple[MachinePlan, ...]
+    spares: tuple[SparePlan, ...] = ()
 
-    def machine(self, name: str) -> MachinePlan:
-        """Raises Refused for a name that no machine has."""
-        for found in self.machines:
+    @property
+    def record(self) -> Path:
+        """The state directory of the lab's site."""
+        return state_directory(self.site)
+
+    def machine(self, name: str) -> MachinePlan | SparePlan:
+        """A container or a spare machine. Raises Refused for a name that no machine has."""
+        everyone: tuple[MachinePlan | SparePlan, ...] = (*self.machines, *self.spares)
+        for found in everyone:
             if found.name == name:
                 return found
-        raise Refused(f"lab: no container {name}; there are {', '.join(m.name for m in self.machines)}")
+        names = ", ".join(found.name for found in everyone)
+        raise Refused(f"lab: no container or spare machine {name}; there are {names}")
+
+    def spare(self, name: str) -> SparePlan:
+        """Raises Refused for a name that is no spare machine's."""
+        for found in self.spares:
+            if found.name == name:
+                return found
+        names = ", ".join(found.name for found in self.spares) or "none"
+        raise Refused(f"lab: {name} is no spare machine, and it has to be one for that; there are {names}")
 
 
 def read_plan(files: Files) -> Plan:
@@ -67,7 +83,8 @@ def read_plan(files: Files) -> Plan:
         text = json.loads(files.plan.read_text())
     except FileNotFoundError:
         raise Refused("no lab is up here; make one with: vcrecon lab up") from None
-    return Plan(text["site"], text["accelerated"], tuple(MachinePlan(**entry) for entry in text["machines"]))
+    machines = tuple(MachinePlan(**entry) for entry in text["machines"])
+    return Plan(text["site"], text["accelerated"], machines, tuple(SparePlan(**e) for e in text.get("spares", ())))
 
 
 def write_plan(plan: Plan, files: Files) -> None:
@@ -76,9 +93,13 @@ def write_plan(plan: Plan, files: Files) -> None:
 
 
 def up(
-    specs: Path, say: Say, *, files: Files | None = None, cache: Path = layout.CACHE_DIR, accel: Accel = "auto"
-) -> Plan:
-    """Make the lab, or what is missing of it, and wait until every container answers. Raises Refused, SpecError."""
+    specs: Path, say: Say, *, files: Files | None = None, cache: Path = layout.CACHE_DIR, accel: Accel = "auto",
+    spares: int = 0, uefi_spares: int = 0,
+) -> Plan:  # fmt: skip
+    """Make the lab, or what is missing of it, and wait until every container answers. Raises Refused, SpecError.
+
+    The spare machines, so many with BIOS and so many with UEFI, are made and left switched off.
+    """
     files = files or Files()
     _require_tools()
     if not files.plan.exists() and network.exists():
@@ -93,11 +114,34 @@ def up(
     else:
         plan = _lay_out(specs, kvm_works(containers, accel, say))
         _make(plan, specs, files, containers, guests, say)
+    _supply(cache, files, say)
+    plan = _with_spares(plan, files, say, bios=spares, uefi=uefi_spares)
     for entry in plan.machines:
         if not machine.is_on(entry.name, files):
             say(f"{entry.name}: power on ({entry.hypervisor}, {'KVM' if plan.accelerated else 'emulated'})")
             machine.power_on(entry, containers, files, accelerated=plan.accelerated)
     _until_all_answer(plan, files, say)
+    return plan
+
+
+def _supply(cache: Path, files: Files, say: Say) -> None:
+    """What spare machines are installed from, and its name in the spec."""
+    sha256 = boot_files.lay(cache, files, say)
+    if sha256 is not None:
+        name_system(files.specs, sha256)
+
+
+def _with_spares(plan: Plan, files: Files, say: Say, *, bios: int, uefi: int) -> Plan:
+    """The plan with the spare machines that it lacks."""
+    taken = {entry.name: entry.number for entry in plan.machines}
+    wanted = spare.lay_out(plan.spares, taken, bios=bios, uefi=uefi)
+    for entry in wanted[len(plan.spares) :]:
+        kind = f"{entry.disks} blank disk{'s' if entry.disks > 1 else ''}, {entry.firmware.upper()}"
+        say(f"{entry.name}: made, switched off ({kind}, MAC {entry.provisioning_mac})")
+    plan = replace(plan, spares=wanted)
+    # Noted first: what a crash leaves half made is completed by the next call.
+    write_plan(plan, files)
+    spare.prepare_all(wanted, files)
     return plan
 
 
@@ -144,7 +188,10 @@ def _make(
         part: (f"http://{layout.IMAGES}:{layout.IMAGES_PORT}/{path.name}", images.sha256(path))
         for part, path in (("root", guests.root), ("kernel", guests.kernel), ("initrd", guests.initrd))
     }
-    write_specs(specs, files.specs, site=plan.site, machines=plan.machines, artifacts=artifacts, public_key=public_key)
+    write_specs(
+        specs, files.specs, site=plan.site, machines=plan.machines, artifacts=artifacts, public_key=public_key,
+        boot=files.boot,
+    )  # fmt: skip
     files.key.touch(mode=0o600)
     user_key.write_private_key(str(files.key))
     known = []
@@ -193,27 +240,30 @@ def _until_all_answer(plan: Plan, files: Files, say: Say) -> None:
 
 
 def status(files: Files) -> list[dict[str, str]]:
-    """One row for each machine. Raises Refused when there is no lab."""
-    rows = []
-    for entry in read_plan(files).machines:
-        on = machine.is_on(entry.name, files)
-        rows.append(
-            {
-                "name": entry.name,
-                "hypervisor": entry.hypervisor,
-                "address": entry.address,
-                "power": "on" if on else "off",
-                "ssh": "answers" if on and machine.answers(entry, files) else "silent",
-                "console": str(files.serial(entry.name)),
-            }
-        )
-    return rows
+    """One row for each machine, the spare ones last. Raises Refused when there is no lab."""
+    plan = read_plan(files)
+    rows = [
+        {"kind": "container", "hypervisor": entry.hypervisor, **_row(entry, plan, files)} for entry in plan.machines
+    ]
+    return rows + [{"kind": "spare", "hypervisor": "", **_row(entry, plan, files)} for entry in plan.spares]
+
+
+def _row(entry: Cabled, plan: Plan, files: Files) -> dict[str, str]:
+    on = machine.is_on(entry.name, files)
+    return {
+        "name": entry.name,
+        "address": entry.address,
+        "mac": entry.provisioning_mac,
+        "power": "on" if on else "off",
+        "ssh": "answers" if on and machine.answers(entry, files, plan.record) else "silent",
+        "console": str(files.serial(entry.name)),
+    }
 
 
 def down(files: Files | None = None) -> int:
     """Remove the lab with everything in it; returns how many processes were ended. Raises Refused."""
     files = files or Files()
-    record = state_directory(read_plan(files).site) if files.plan.exists() else None
+    record = read_plan(files).record if files.plan.exists() else None
     if record is not None and (pid := listener_pid(socket_path(record))) is not None:
         raise Refused(f"a vcrecon service still works on the lab; stop it first: kill {pid}")
     ended = network.remove()

@@ -3,7 +3,7 @@
     this machine  198.18.0.1 ──veth──┐
     images        198.18.0.2 ────────┤ vcprov: the provisioning network
     mirror        198.18.0.3 ──veth──┤
-    c01, c02, …   198.18.0.11 … eth0 ┘
+    c01, c02, …   198.18.0.11 … eth0 ┘       (spare machines have the addresses behind them once they are installed)
                                 eth1 ─ vctrunk: carries the VLANs ─ VLAN 900 ─ outside  10.200.0.1, 192.0.2.10
 
 Both bridges are in the namespace `vclab`, with every machine; the mirror and the outside world have their own.
@@ -43,6 +43,12 @@ TRUNK_BRIDGE = "vctrunk"
 VETH = "vclab0"
 """This machine's own end of the cable into the lab; the one thing outside the namespaces."""
 
+STRANGERS = ("198.18.0.220", "198.18.0.239")
+"""DHCP's addresses for machines that the spec does not know: the spares, before they are adopted."""
+
+BOOT_PORT = 8067
+"""Where vcrecon's own boot server is on this machine's address."""
+
 OUTSIDE_VLAN = 900
 OUTSIDE_LINK = "outside0"
 OUTSIDE_GATEWAY = "10.200.0.1/24"
@@ -51,17 +57,15 @@ OUTSIDE_PORTS = (80, 8080)
 """The outside world answers on both; the lab's spec lets heads reach the first only."""
 
 
+Firmware = Literal["bios", "uefi"]
+
+
 @dataclass(frozen=True, slots=True)
-class MachinePlan:
-    """One virtual machine that is a container."""
+class Cabled:
+    """A virtual machine with its two cables."""
 
     name: str
     number: int
-    hypervisor: str
-    memory_mib: int
-    disk_bytes: int
-    volume_group: str
-    pool: str
 
     @property
     def address(self) -> str:
@@ -82,6 +86,27 @@ class MachinePlan:
     @property
     def trunk_tap(self) -> str:
         return f"vct{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan(Cabled):
+    """One virtual machine that is a container."""
+
+    hypervisor: str
+    memory_mib: int
+    disk_bytes: int
+    volume_group: str
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class SparePlan(Cabled):
+    """One virtual machine with nothing on its disks, switched off, and unknown to the spec until it is adopted."""
+
+    disks: int
+    firmware: Firmware = "bios"
+    memory_mib: int = 2048
+    disk_bytes: int = 12 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +137,11 @@ class Files:
     def www(self) -> Path:
         """What the image server serves."""
         return self.root / "www"
+
+    @property
+    def boot(self) -> Path:
+        """What vcrecon's boot server serves: the installer and the system image."""
+        return self.root / "boot"
 
     @property
     def logs(self) -> Path:

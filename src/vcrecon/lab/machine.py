@@ -1,4 +1,4 @@
-"""A virtual machine of the lab: its disks, its QEMU, its power switch. Called by `lab` and `breakage`.
+"""A virtual machine of the lab: its disks, its QEMU, its power switch. Called by `lab`, `spare` and `breakage`.
 
 Processor features are left out where QEMU's emulation of them was seen to crash a hypervisor or to corrupt its
 guests; one virtual processor with one emulation thread is the most robust setting (docs/lab.md).
@@ -14,14 +14,14 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vcrecon.errors import Refused
 from vcrecon.lab import layout, network
 from vcrecon.lab.images import ContainerImage
-from vcrecon.lab.layout import Files, MachinePlan
+from vcrecon.lab.layout import Cabled, Files, MachinePlan
 
 _DOM0_MIB = 1024
 _HOST_MIB = 1024
@@ -93,29 +93,32 @@ def command(plan: MachinePlan, image: ContainerImage, files: Files, *, accelerat
         ]
     else:
         boot = ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"console=ttyS0 {linux}"]
-    if accelerated:
-        processor = ["-accel", "kvm", "-cpu", "host", "-smp", "2"]
-    else:
-        processor = ["-accel", "tcg,thread=single,tb-size=512", "-cpu", _EMULATED_CPU[plan.hypervisor], "-smp", "1"]
     memory = plan.memory_mib + (_DOM0_MIB if xen else _HOST_MIB)
     return [
-        "qemu-system-x86_64",
-        *("-name", f"vclab-{plan.name}"),
-        *("-machine", "pc,graphics=off", "-nodefaults", "-display", "none", "-vga", "none"),
-        *processor,
-        *("-m", str(memory)),
+        *chassis(plan.name, files, memory_mib=memory, hypervisor=plan.hypervisor, accelerated=accelerated),
         *boot,
         *_disk(home / "system.qcow2", "qcow2"),
         *_disk(home / "data.raw", "raw"),
         *_disk(home / "seed.tar", "raw", read_only=True),
-        *_nic("provisioning", plan.provisioning_tap, plan.provisioning_mac),
-        # A frame that the VLAN port reads must be whole: no checksums or segments left to the other end.
-        *_nic("trunk", plan.trunk_tap, plan.trunk_mac, ",csum=off,gso=off,guest_csum=off,host_tso4=off,host_tso6=off"
-              ",host_ufo=off,host_ecn=off,guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off"),
+        *nics(plan, "romfile="),
+    ]
+
+
+def chassis(name: str, files: Files, *, memory_mib: int, hypervisor: str, accelerated: bool) -> list[str]:
+    """The part of a QEMU command line that all machines have: board, processor, memory, console and control."""
+    if accelerated:
+        processor = ["-accel", "kvm", "-cpu", "host", "-smp", "2"]
+    else:
+        processor = ["-accel", "tcg,thread=single,tb-size=512", "-cpu", _EMULATED_CPU[hypervisor], "-smp", "1"]
+    return [
+        *("qemu-system-x86_64", "-name", f"vclab-{name}"),
+        *("-machine", "pc,graphics=off", "-nodefaults", "-display", "none", "-vga", "none"),
+        *processor,
+        *("-m", str(memory_mib)),
         *("-device", "virtio-rng-pci"),
-        *("-serial", f"file:{files.serial(plan.name)}"),
-        *("-qmp", f"unix:{files.monitor(plan.name)},server=on,wait=off"),
-    ]  # fmt: skip
+        *("-serial", f"file:{files.serial(name)}"),
+        *("-qmp", f"unix:{files.monitor(name)},server=on,wait=off"),
+    ]
 
 
 def _disk(path: Path, kind: str, *, read_only: bool = False) -> list[str]:
@@ -123,28 +126,45 @@ def _disk(path: Path, kind: str, *, read_only: bool = False) -> list[str]:
     return ["-drive", f"file={path},format={kind},if=virtio,cache=unsafe,discard=unmap{only}"]
 
 
-def _nic(name: str, tap: str, mac: str, features: str = "") -> list[str]:
-    return [
-        *("-netdev", f"tap,id={name},ifname={tap},script=no,downscript=no"),
-        *("-device", f"virtio-net-pci,netdev={name},mac={mac},romfile={features}"),
-    ]
+# A frame that the VLAN port reads must be whole: no checksums or segments left to the other end.
+_WHOLE_FRAMES = (
+    "csum=off,gso=off,guest_csum=off,host_tso4=off,host_tso6=off,host_ufo=off,host_ecn=off"
+    ",guest_tso4=off,guest_tso6=off,guest_ufo=off,guest_ecn=off,romfile="
+)
+
+
+def nics(plan: Cabled, provisioning: str) -> list[str]:
+    """Its two network interfaces; `provisioning` are further properties of the one on the provisioning network."""
+    found = []
+    for name, tap, mac, properties in (
+        ("provisioning", plan.provisioning_tap, plan.provisioning_mac, provisioning),
+        ("trunk", plan.trunk_tap, plan.trunk_mac, _WHOLE_FRAMES),
+    ):
+        found += ["-netdev", f"tap,id={name},ifname={tap},script=no,downscript=no"]
+        found += ["-device", f"virtio-net-pci,netdev={name},mac={mac},{properties}"]
+    return found
 
 
 def power_on(plan: MachinePlan, image: ContainerImage, files: Files, *, accelerated: bool) -> None:
     """Start the machine unless it is on."""
-    if is_on(plan.name, files):
+    start(plan.name, command(plan, image, files, accelerated=accelerated), files)
+
+
+def start(name: str, command: Sequence[str], files: Files) -> None:
+    """Start a machine's QEMU unless the machine is on."""
+    if is_on(name, files):
         return
-    files.monitor(plan.name).unlink(missing_ok=True)
-    log = files.machine(plan.name) / "qemu.log"
-    network.start(layout.NAMESPACE, command(plan, image, files, accelerated=accelerated), log)
+    files.monitor(name).unlink(missing_ok=True)
+    network.start(layout.NAMESPACE, command, files.machine(name) / "qemu.log")
 
 
 def is_on(name: str, files: Files) -> bool:
-    """Whether its QEMU answers."""
+    """Whether its QEMU answers; a machine that was frozen is on."""
     try:
-        return bool(ask(name, files, "query-status")["running"])
+        ask(name, files, "query-status")
     except Refused:
         return False
+    return True
 
 
 def power_off(name: str, files: Files, deadline_s: float = 20.0) -> None:
@@ -185,15 +205,21 @@ def _answer(stream: Any) -> dict[str, Any]:
             return answer
 
 
-def answers(plan: MachinePlan, files: Files) -> bool:
-    """Whether its sshd lets the lab's key in."""
+def answers(plan: Cabled, files: Files, record: Path | None = None) -> bool:
+    """Whether its sshd lets the lab's key in. For `record` see `ssh`."""
     done = subprocess.run(
-        [*ssh(files, "-o", "ConnectTimeout=5"), f"root@{plan.address}", "true"], capture_output=True, check=False
+        [*ssh(files, "-o", "ConnectTimeout=5", record=record), f"root@{plan.address}", "true"],
+        capture_output=True,
+        check=False,
     )
     return done.returncode == 0
 
 
-def ssh(files: Files, *options: str) -> list[str]:
-    """The beginning of an ssh command line to the lab's machines."""
-    known = ["-o", f"UserKnownHostsFile={files.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
+def ssh(files: Files, *options: str, record: Path | None = None) -> list[str]:
+    """The beginning of an ssh command line to the lab's machines.
+
+    `record` is the state directory of the lab's site: vcrecon keeps the host keys there of what it installed.
+    """
+    places = [files.known_hosts] if record is None else [record / "known_hosts", files.known_hosts]
+    known = ["-o", f"UserKnownHostsFile={' '.join(map(str, places))}", "-o", "StrictHostKeyChecking=yes"]
     return ["ssh", "-i", str(files.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", *known, *options]

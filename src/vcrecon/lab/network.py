@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vcrecon.errors import Refused
 from vcrecon.lab import layout
-from vcrecon.lab.layout import MachinePlan
+from vcrecon.lab.layout import Cabled
 
 _PLAIN = "/proc/sys/net/bridge/bridge-nf-call-{}tables"
 
@@ -41,7 +41,7 @@ def exists() -> bool:
     return Path(f"/run/netns/{layout.NAMESPACE}").exists()
 
 
-def lay(machines: Iterable[MachinePlan]) -> None:
+def lay(machines: Iterable[Cabled]) -> None:
     """Make namespaces, bridges and cables. Raises Refused."""
     for namespace in layout.NAMESPACES:
         run("ip", "netns", "add", namespace)
@@ -55,8 +55,7 @@ def lay(machines: Iterable[MachinePlan]) -> None:
     _ip(layout.NAMESPACE, "addr", "add", f"{layout.IMAGES}/24", "dev", layout.PROVISIONING_BRIDGE)
     _cable(layout.MIRROR_NAMESPACE, "mirror", "eth0", f"{layout.MIRROR}/24")
     for machine in machines:
-        add_tap(machine.provisioning_tap, layout.PROVISIONING_BRIDGE)
-        add_tap(machine.trunk_tap, layout.TRUNK_BRIDGE)
+        plug_in(machine)
     _ip(layout.NAMESPACE, "link", "add", "vlan-port", "type", "veth", "peer", "name", "vlan-inner")
     _ip(layout.NAMESPACE, "link", "set", "vlan-port", "master", layout.TRUNK_BRIDGE, "up")
     _ip(layout.NAMESPACE, "link", "set", "vlan-inner", "up")
@@ -64,6 +63,16 @@ def lay(machines: Iterable[MachinePlan]) -> None:
     run("ip", "addr", "add", f"{layout.THIS_MACHINE}/24", "dev", layout.VETH)
     run("ip", "link", "set", layout.VETH, "up")
     _ip(layout.NAMESPACE, "link", "set", "host", "master", layout.PROVISIONING_BRIDGE, "up")
+
+
+def plug_in(machine: Cabled) -> None:
+    """Lay a machine's two cables, unless they are there."""
+    for tap, bridge in (
+        (machine.provisioning_tap, layout.PROVISIONING_BRIDGE),
+        (machine.trunk_tap, layout.TRUNK_BRIDGE),
+    ):
+        if not run("ip", "-n", layout.NAMESPACE, "link", "show", tap, check=False):
+            add_tap(tap, bridge)
 
 
 def add_tap(name: str, bridge: str) -> None:

@@ -1,0 +1,47 @@
+"""Builds what the lab's spare machines are installed with, into the lab's cache. Called by `cli.lab_command`.
+
+Here and not in `vcrecon.lab`, which knows nothing of the code under test: these are vcrecon's own builders, with a
+recipe that boots quickly where it is emulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vcrecon.boot.images import build as images
+from vcrecon.boot.images import description, recipe
+from vcrecon.boot.installer import build as installer
+from vcrecon.errors import Refused
+from vcrecon.lab import boot_files, layout
+from vcrecon.lab.recipes import CONTAINER
+
+
+def build(say: Callable[[str], None], cache: Path = layout.CACHE_DIR) -> None:
+    """The installer and the system image, unless the cache has them as they would be built now. Raises Refused."""
+    directory = cache / boot_files.DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    installer.build(directory, say)
+    wanted = system_recipe()
+    if _is_current(directory, wanted):
+        say(f"image {wanted.name}: from the cache")
+    else:
+        images.build(wanted, directory, say)
+
+
+def system_recipe() -> recipe.ImageRecipe:
+    """A KVM container whose start costs little where every second is emulated."""
+    plain = recipe.container(boot_files.SYSTEM, "kvm", modules=recipe.CONTAINER_MODULES)
+    masked = dict.fromkeys((*plain.units_masked, *CONTAINER.units_masked))
+    # The lab's own containers activate volumes by hand; one that was installed needs this for its root.
+    return replace(plain, units_masked=tuple(unit for unit in masked if unit != "lvm2-monitor.service"))
+
+
+def _is_current(directory: Path, wanted: recipe.ImageRecipe) -> bool:
+    """Whether the image there was built from this recipe and is whole."""
+    try:
+        found = description.read(directory / f"{wanted.name}.json")
+        return found.recipe_sha256 == wanted.digest and description.digest_of(directory / found.root.name) == found.root
+    except (Refused, OSError):
+        return False
