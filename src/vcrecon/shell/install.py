@@ -327,8 +327,8 @@ class BareMetal:
 
     def _seconds_per_step(self, name: str, now_s: float) -> dict[str, float]:
         began = sorted(self._steps.get(name, {}).items(), key=lambda entry: entry[1])
-        ends = [at_s for _, at_s in began[1:]] + [now_s]
-        return {step: round(max(0.0, end - at_s), 1) for (step, at_s), end in zip(began, ends, strict=True)}
+        ends = [*(at_s for _, at_s in began[1:]), now_s]  # nothing was heard when it began before a restart
+        return {step: round(max(0.0, end - at_s), 1) for (step, at_s), end in zip(began, ends, strict=False)}
 
     def saw(self, observation: Seen) -> None:
         """A container answered: is it the system whose installer's word was lost on its way?"""
