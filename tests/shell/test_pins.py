@@ -50,7 +50,7 @@ def test_the_file_is_private_and_a_known_hosts_file(pins: Pins) -> None:
     pins.pin(c01(port=2222), public("one"), "one")
     assert pins.path.stat().st_mode & 0o777 == 0o600
     trusted = asyncssh.import_known_hosts(pins.path.read_text()).match("10.64.0.11", "10.64.0.11", 2222)[0]
-    assert [key.export_public_key("openssh").split()[1].decode() for key in trusted] == [key_of("one")]
+    assert {key.export_public_key("openssh").split()[1].decode() for key in trusted} == {key_of("one")}
 
 
 def test_it_follows_a_container_to_another_address(pins: Pins) -> None:
