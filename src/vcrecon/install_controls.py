@@ -104,7 +104,7 @@ class InstallControls:
         if missing:
             raise Refused(
                 f"the work of {', '.join(missing)} is on {plain}: `vcrecon evacuate {plain}` first; to lose it, "
-                f"say `vcrecon reinstall {plain} --give-up {' '.join(missing)}`"
+                f"say `vcrecon reinstall {plain} --give-up {' --give-up '.join(missing)}`"
             )
         foreign = sorted(named - set(found["guests"]))
         if foreign:

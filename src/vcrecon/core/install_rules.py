@@ -139,9 +139,10 @@ def _asked_for(view: View, observation: Observation, consent: Consent) -> Verdic
     subject = f"container/{name}"
     unnamed = residents_unnamed(view, name)
     if unnamed:
+        named = " ".join(f"--give-up {guest}" for guest in unnamed)
         message = (
             f"{name} is not reinstalled while these guests' work is on it: {', '.join(unnamed)}. "
-            f"`vcrecon evacuate {name}`, or name them: `vcrecon reinstall {name} --give-up {' '.join(unnamed)}`"
+            f"`vcrecon evacuate {name}`, or name them: `vcrecon reinstall {name} {named}`"
         )
         return Verdict(Block(subject, "gives-up-work", message))
     if view.frozen:
