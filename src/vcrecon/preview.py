@@ -16,6 +16,7 @@ from vcrecon.core.actions import Action, CopyDisk, GuestAction, Install, Quarant
 from vcrecon.core.classify import answered, guest_state
 from vcrecon.core.decisions import Block
 from vcrecon.core.foresee import foresee
+from vcrecon.core.install_rules import residents
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import ALL_PARTS, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
@@ -121,6 +122,7 @@ def preview(wanted: Wanted, world: World, memory: Memory) -> PlanReport:
     secrets = Secrets(bytes(32), lambda guest: "!")
     steps: list[PlanStep] = []
     blocked: dict[str, dict[str, Any]] = {}
+    lost: dict[str, int] = {}
     for _ in range(ROUNDS_MAX):
         acted = False
         blocked = {}
@@ -129,11 +131,13 @@ def preview(wanted: Wanted, world: World, memory: Memory) -> PlanReport:
             for block in plan.blocked:
                 blocked[block.subject] = _block(block, container)
             for action in plan.actions:
+                if isinstance(action, Install) and action.wipe:
+                    lost |= residents(wanted.spec, world, memory, container)
                 steps.append(_step(action, wanted, world, memory, secrets))
                 acted = True
         if not acted:
             break
-    risk = dict.fromkeys(step.subject.partition("/")[2] for step in steps if step.touches_work)
+    risk = dict.fromkeys([*lost, *(step.subject.partition("/")[2] for step in steps if step.touches_work)])
     silent = tuple(name for name, seen in world.current.items() if isinstance(seen, Unseen))
     return PlanReport(tuple(steps), tuple(blocked.values()), tuple(risk), silent)
 

@@ -14,6 +14,7 @@ def test_a_reinstall_is_shown_with_all_that_comes_after_it() -> None:
     assert [step.action for step in report.steps] == [
         "install", "set-up-network", "fetch-image", "create-volume", "contextualize", "start-guest",
     ]  # fmt: skip
+    assert report.at_risk == ("alice",)
     first = report.steps[0]
     assert first.commands == (
         "systemctl reboot; boot 52:54:00:00:00:01 from the network; make its disks anew; install debian-kvm",

@@ -242,6 +242,13 @@ class TestReinstall:
         site.reinstall("c1")
         assert site.kinds("c1") == ["install"]
 
+    def test_of_a_destination_keeps_guests_where_they_are(self) -> None:
+        spec = an_installable(a_spec({"c1": ["alice"], "c2": []}))
+        site = ASite(spec, seen("c1"), seen("c2", [students_disk("alice")], [running("alice")]))
+        site.reinstall("c1")
+        block = site.block("c2", "alice")
+        assert (block.reason, "c1 is installed anew" in block.message) == ("destination-not-ready", True)
+
     def test_waits_for_a_step_on_a_guest_there_to_end(self) -> None:
         site = a_host()
         site.reinstall("c1")

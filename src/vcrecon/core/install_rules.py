@@ -234,7 +234,8 @@ def sent_home(view: View, container: str) -> str:
     if called is None:
         return ""
     ago_s = max(0.0, view.now_s - called.at_s)
-    return f"; it booted from the network {ago_s:.0f} s ago and was sent to its own disk"
+    way = f"; `vcrecon reinstall {container}` installs it anew" if installable(view.spec, container) else ""
+    return f"; it booted from the network {ago_s:.0f} s ago and was sent to its own disk{way}"
 
 
 def first_word(spec: Spec, memory: Memory, container: str) -> str:
