@@ -43,6 +43,7 @@ from vcrecon.spec.model import Container, Spec
 _log = structlog.get_logger("vcrecon")
 
 RECORD_PAUSE_S = 2.0
+FLEETING = "left at the end"
 SURVEY = "site"
 """The subject of the intent that lasts until a record that begins anew knows what the hosts hold."""
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
@@ -230,7 +231,7 @@ class Controller:
             if isinstance(observation, Seen):
                 self.bare_metal.saw(observation)
             else:
-                self._spawn(self.bare_metal.ask_switch(station.name))
+                self._spawn(self.bare_metal.ask_switch(station.name), lasts=False)
         self._end_survey()
         plan = obeying(plan_container(self.view(), station.name), self.world)
         self.ledger.planned(plan, self.spec)
@@ -341,7 +342,7 @@ class Controller:
         self.record_trouble = None
         for action in plan.actions:
             if self.admission.ask(action, self.memory) is None:
-                self._spawn(self._act(action))
+                self._spawn(self._act(action), lasts=not isinstance(action, Install))
         for queue, length in self.admission.lengths().items():
             self.ledger.metrics.set_queue(queue, length)
 
@@ -399,8 +400,9 @@ class Controller:
             raise Transient(f"{container} is looked after by another master, {lease.title}", kind="other-master")
         return self.stations[container].host
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: object, *, lasts: bool = True) -> None:
+        """Run `work` beside the passes. One that does not last is left at once when the controller stops."""
+        task: asyncio.Task[None] = asyncio.create_task(work, name=None if lasts else FLEETING)  # type: ignore[arg-type]
         self._actions.add(task)
         task.add_done_callback(self._actions.discard)
 
@@ -459,6 +461,9 @@ class Controller:
         for station in self.stations.values():
             for task in station.tasks:
                 task.cancel()
+        for task in self._actions:
+            if task.get_name() == FLEETING:
+                task.cancel()  # an install takes minutes, and the next controller goes on with it
         if self._actions:
             await asyncio.wait(self._actions, timeout=self.settings.shutdown_s)
         left = [*self._actions, *(task for s in self.stations.values() for task in s.tasks)]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vcrecon.core.actions import Action, CopyDisk, GuestAction, Quarantine, StartGuest
+from vcrecon.core.actions import Action, CopyDisk, GuestAction, Install, Quarantine, StartGuest
 from vcrecon.core.classify import answered, guest_state
 from vcrecon.core.decisions import Block
 from vcrecon.core.foresee import foresee
+from vcrecon.core.install_rules import residents
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import ALL_PARTS, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
@@ -27,7 +28,9 @@ from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.host.steps import Step
 from vcrecon.settings import Settings
 from vcrecon.shell.connector import Connector
+from vcrecon.shell.install import REBOOT
 from vcrecon.shell.observe import observe
+from vcrecon.shell.pins import Pins
 from vcrecon.shell.record import Record
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Spec
@@ -66,14 +69,12 @@ async def plan_once(specs: Path, state: Path, *, settings: Settings) -> PlanRepo
     with Record.read_only(state) as reader:
         memory = copy.deepcopy(reader.memory)
     wanted, world = Wanted(spec), World()
-    await _look_at_all(spec, world, settings)
+    await _look_at_all(spec, world, Connector(settings, Pins(state / "known_hosts")), settings)
     _remember(world, memory)
     return preview(wanted, world, memory)
 
 
-async def _look_at_all(spec: Spec, world: World, settings: Settings) -> None:
-    connect = Connector(settings)
-
+async def _look_at_all(spec: Spec, world: World, connect: Connector, settings: Settings) -> None:
     async def look(name: str) -> None:
         host = connect(spec.containers[name], spec)
         try:
@@ -121,6 +122,7 @@ def preview(wanted: Wanted, world: World, memory: Memory) -> PlanReport:
     secrets = Secrets(bytes(32), lambda guest: "!")
     steps: list[PlanStep] = []
     blocked: dict[str, dict[str, Any]] = {}
+    lost: dict[str, int] = {}
     for _ in range(ROUNDS_MAX):
         acted = False
         blocked = {}
@@ -129,11 +131,13 @@ def preview(wanted: Wanted, world: World, memory: Memory) -> PlanReport:
             for block in plan.blocked:
                 blocked[block.subject] = _block(block, container)
             for action in plan.actions:
+                if isinstance(action, Install) and action.wipe:
+                    lost |= residents(wanted.spec, world, memory, container)
                 steps.append(_step(action, wanted, world, memory, secrets))
                 acted = True
         if not acted:
             break
-    risk = dict.fromkeys(step.subject.partition("/")[2] for step in steps if step.touches_work)
+    risk = dict.fromkeys([*lost, *(step.subject.partition("/")[2] for step in steps if step.touches_work)])
     silent = tuple(name for name, seen in world.current.items() if isinstance(seen, Unseen))
     return PlanReport(tuple(steps), tuple(blocked.values()), tuple(risk), silent)
 
@@ -159,6 +163,8 @@ def _step(action: Action, wanted: Wanted, world: World, memory: Memory, secrets:
 
 
 def _commands(action: Action, bench: Bench) -> tuple[str, ...]:
+    if isinstance(action, Install):
+        return (_install_words(action),)
     if isinstance(action, CopyDisk):
         parts = scripts.copy(action, bench)
         found: tuple[Step, ...] = (
@@ -171,6 +177,13 @@ def _commands(action: Action, bench: Bench) -> tuple[str, ...]:
     else:
         found = scripts.steps(action, bench)
     return tuple(step.script for step in found)
+
+
+def _install_words(action: Install) -> str:
+    """What is done to a machine is no command on a host."""
+    rouse = {"follow": "", "switch-on": "switch on; ", "power-cycle": "switch off and on; ", "reboot": f"{REBOOT}; "}
+    disks = "make its disks anew" if action.wipe else "stop at anything that is on its disks"
+    return f"{rouse[action.rouse]}boot {action.mac} from the network; {disks}; install {action.system}"
 
 
 def _state(action: Action, wanted: Wanted, world: World, memory: Memory) -> str:

@@ -18,24 +18,31 @@ from typing import Any
 import structlog
 from watchfiles import awatch
 
+from vcrecon.boot.desk import Desk
+from vcrecon.boot.services import BootServices
 from vcrecon.controller import Controller
 from vcrecon.controls import SiteControls, SpecState
+from vcrecon.core.installs import Ticket
 from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.core.world import frozen
-from vcrecon.errors import SpecError
+from vcrecon.errors import SpecError, Transient
 from vcrecon.host.scripts import Secrets
+from vcrecon.power import PowerSwitch, power_switch
 from vcrecon.preview import PlanReport, PlanStep, plan_once
 from vcrecon.settings import Settings
 from vcrecon.shell import last_good
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
-from vcrecon.shell.control import ControlServer, TcpServer, metrics_app
+from vcrecon.shell.control import ControlServer
+from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.mastery import this_master
 from vcrecon.shell.metrics import Metrics
+from vcrecon.shell.metrics_port import TcpServer, metrics_app
 from vcrecon.shell.notify import Notifier, watchdog_interval_s
+from vcrecon.shell.pins import Pins
 from vcrecon.shell.record import Record
 from vcrecon.spec.load import load
-from vcrecon.spec.model import Spec
+from vcrecon.spec.model import Container, Spec
 
 __all__ = ["PlanReport", "PlanStep", "plan_once", "serve"]
 
@@ -103,15 +110,18 @@ class _Service:
         ledger = Ledger(record, self._metrics, clock=time.time, rng=rng, stable_s=settings.stable_s)
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
+        pins = Pins(state / "known_hosts")
+        bare_metal, self._boot = _bare_metal(spec, state, ledger, pins)
         self._controller = Controller(
             spec,
             ledger,
             Secrets(record.secret(), password_hash),
-            Connector(settings),
+            Connector(settings, pins),
             settings,
             rng=rng,
             on_change=self._changed.set,
             master=this_master(state, lease_s=settings.lease_s),
+            bare_metal=bare_metal,
         )
         self._spec_state = SpecState(str(specs), 1, not problems, problems)
         self._files = _fingerprint(specs)
@@ -129,13 +139,17 @@ class _Service:
                 await server.start()
                 stack.push_async_callback(server.close)
                 url = f"{server.url}/metrics"
-            controls = SiteControls(self._controller, self._spec_state, metrics_url=url)
+            controls = SiteControls(
+                self._controller, self._spec_state, metrics_url=url, boot_problem=lambda: self._boot.problem
+            )
             await stack.enter_async_context(ControlServer(controls, self._state / "control.sock"))
             self._metrics.set_spec(valid=self._spec_state.valid, generation=1)
             self._record.event(
                 "site", "started", f"generation 1 of {self._specs} is in force", digest=self._controller.spec.digest
             )
             self._controller.start()
+            await self._boot.start()
+            stack.push_async_callback(self._boot.stop)
             self._notifier.ready(f"{len(self._controller.spec.containers)} containers")
             _log.info("started", specs=str(self._specs), metrics=url, state=str(self._state))
             tasks = [
@@ -239,6 +253,7 @@ class _Service:
             self._converging_since_s = time.monotonic()
             last_good.save(self._state, spec)
             self._controller.adopt(spec)
+            await self._boot.adopt(spec)
         if pins != self._pins:
             self._pins = pins
             self._controller.pin(pins)
@@ -311,6 +326,26 @@ class _Service:
         if controller.admission.in_flight or any(plan is None for plan in plans):
             return False
         return all(plan.stuck(controller.memory) for plan in plans if plan)
+
+
+def _bare_metal(spec: Spec, state: Path, ledger: Ledger, pins: Pins) -> tuple[BareMetal, BootServices]:
+    """What installs containers, and what their machines talk to; the two meet at one desk."""
+
+    def tell(subject: str, reason: str, message: str) -> None:
+        with contextlib.suppress(Transient):  # a record that cannot be written is told of elsewhere
+            ledger.record.event(subject, reason, message)
+
+    desks: list[Desk] = []
+
+    def make_desk(claim: Callable[[Ticket], None], on_change: Callable[[str], None]) -> Desk:
+        desks.append(Desk(clock=time.time, claim=claim, on_change=on_change))
+        return desks[-1]
+
+    def switch_of(container: Container, uefi: bool) -> PowerSwitch | None:
+        return power_switch(container.power, container.name, uefi=uefi)
+
+    bare_metal = BareMetal(ledger, pins, make_desk, switch_of, clock=time.time)
+    return bare_metal, BootServices(spec, state, desks[-1], ledger.record.secret(), tell)
 
 
 def _identity(specs: Path) -> tuple[int, int] | None:

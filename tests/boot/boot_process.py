@@ -16,6 +16,7 @@ from typing import Any
 from boot_site import a_boot_spec, a_container, a_ticket
 
 from vcrecon.boot.desk import Desk
+from vcrecon.boot.dhcp_probe import other_servers
 from vcrecon.boot.services import BootServices
 
 SECRET = b"s" * 32
@@ -24,6 +25,7 @@ SECRET = b"s" * 32
 class Process:
     def __init__(self, home: Path, provisioning: dict[str, Any]) -> None:
         self._provisioning = {"images": home / "images", **provisioning}
+        self._listen_s = self._provisioning.pop("listen_s", 0.1)
         self._events: list[list[str]] = []
         self._desk = Desk(clock=time.time, claim=lambda ticket: None, on_change=lambda name: None)
         spec = self._spec()
@@ -35,6 +37,7 @@ class Process:
             SECRET,
             lambda *told: self._events.append(list(told)),
             public=home / "public",
+            probe=lambda link, own: other_servers(link, own=own, listen_s=self._listen_s),
             retry_s=1.0,
         )
 
@@ -63,6 +66,7 @@ class Process:
             self._desk.open(replace(a_ticket(), opened_at_s=now_s, expires_at_s=now_s + 600))
         if "adopt" in command:
             names = command["adopt"].pop("containers", 1)
+            self._listen_s = command["adopt"].pop("listen_s", self._listen_s)
             self._provisioning.update(command["adopt"])
             spec = self._spec(names)
             self._desk.adopt(spec)

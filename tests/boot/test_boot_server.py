@@ -76,6 +76,13 @@ async def test_a_machine_that_lies_about_its_mac_gets_no_token(site: Site, reall
     assert MAC not in site.desk.netboots
 
 
+async def test_a_second_machine_with_the_same_mac_is_told_of(site: Site) -> None:
+    site.desk.open(a_ticket())
+    texts = [(await site.ask("GET", f"/boot.ipxe?mac={MAC}&uuid={uuid}")).text for uuid in ("aa-1", "aa-2")]
+    assert ["token" in text for text in texts] == [True, False]
+    assert site.reasons == [("container/c1", "mac-twice")]
+
+
 async def test_without_a_mac_everybody_gets_the_script_that_asks_with_one(site: Site) -> None:
     assert (
         "chain --replace http://127.0.0.1:8067/boot.ipxe?mac=${netX/mac}" in (await site.ask("GET", "/boot.ipxe")).text

@@ -199,9 +199,15 @@ async def test_a_new_ticket_ends_the_wait_for_the_old_one_and_forgets_its_end(si
 
 async def test_a_second_machine_with_the_same_mac_neither_installs_nor_ends_the_install(site: Site) -> None:
     site.desk.open(a_ticket())
-    site.boots(uuid="first")
+    site.boots(uuid="aa-1")
     site.desk.claim(a_ticket(), "10.9.0.11")
-    second = site.boots(uuid="second")
+    second = site.boots(uuid="aa-2")
     assert isinstance(second, LocalBoot)
     assert "another machine" in second.reason
     assert not site.desk.has_ended(a_ticket())
+
+
+async def test_firmware_without_a_uuid_of_its_own_is_no_other_machine(site: Site) -> None:
+    site.desk.open(a_ticket())
+    site.boots(uuid="aa-1")
+    assert site.boots(uuid="00000000-0000-0000-0000-000000000000") == RunInstaller(a_ticket())

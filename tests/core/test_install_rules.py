@@ -221,20 +221,33 @@ class TestReinstall:
         site.observe(silent("c1"))
         site.reinstall("c1")
         assert site.block("c1", SUBJECT).reason == "switch-on"
-        site.netboot("c1")
+        site.netboot("c1", ago_s=0)
         action = install(site)
         assert (action.wipe, action.rouse) == (True, "follow")
+
+    def test_does_not_wait_for_a_machine_that_called_before_anybody_asked(self) -> None:
+        site = a_host(power=REDFISH)
+        site.netboot("c1", ago_s=5)
+        site.reinstall("c1")
+        assert install(site).rouse == "power-cycle"
 
     def test_of_a_machine_that_was_never_seen_wipes_it(self) -> None:
         site = a_machine()
         site.reinstall("c1")
-        site.netboot("c1")
+        site.netboot("c1", ago_s=0)
         assert install(site).wipe is True
 
     def test_does_nothing_to_guests_there_meanwhile(self) -> None:
         site = a_host(disk("alice"), spec=an_installable(a_spec(ONE, session="preparing")))
         site.reinstall("c1")
         assert site.kinds("c1") == ["install"]
+
+    def test_of_a_destination_keeps_guests_where_they_are(self) -> None:
+        spec = an_installable(a_spec({"c1": ["alice"], "c2": []}))
+        site = ASite(spec, seen("c1"), seen("c2", [students_disk("alice")], [running("alice")]))
+        site.reinstall("c1")
+        block = site.block("c2", "alice")
+        assert (block.reason, "c1 is installed anew" in block.message) == ("destination-not-ready", True)
 
     def test_waits_for_a_step_on_a_guest_there_to_end(self) -> None:
         site = a_host()
@@ -364,7 +377,7 @@ class TestOnceInstalled:
     def test_a_person_may_ask_again(self) -> None:
         site = self.after(unanswered("c1"), ago_s=1801)
         site.reinstall("c1")
-        site.netboot("c1")
+        site.netboot("c1", ago_s=0)
         assert install(site).wipe is True
 
 

@@ -123,7 +123,7 @@ class Desk:
             raise RuntimeError("no spec yet")
         container = boot_rules.container_of(netboot.mac, self.spec)
         ticket = None if container is None else self.tickets.get(container)
-        if ticket is not None and self._is_another_machine(ticket, netboot):
+        if ticket is not None and self.is_double(ticket, netboot):
             return LocalBoot(f"{ticket.container}: another machine with the same MAC {ticket.mac} is being installed")
         self.netboots.pop(netboot.mac, None)
         self.netboots[netboot.mac] = netboot
@@ -135,7 +135,7 @@ class Desk:
             if ticket.state == "claimed":
                 message = "the machine booted from the network again before its installer had ended"
                 self.end(Ended(ticket.container, ticket.nonce, now_s, BEGAN_ANEW, message))
-            elif netboot.uuid:
+            elif _tells_apart(netboot.uuid):
                 self._machines[ticket.nonce] = netboot.uuid
         if container is not None:
             self._on_change(container)
@@ -146,10 +146,10 @@ class Desk:
         told = self._ended.get(ticket.container)
         return not self.is_late(ticket) and (told is None or told.error == BEGAN_ANEW)
 
-    def _is_another_machine(self, ticket: Ticket, netboot: Netboot) -> bool:
+    def is_double(self, ticket: Ticket, netboot: Netboot) -> bool:
         """Whether a machine was given this ticket's token, and now one with another UUID comes with its MAC."""
-        first = self._machines.get(ticket.nonce, "")
-        return ticket.mac == netboot.mac and bool(first and netboot.uuid) and first != netboot.uuid
+        first = self._machines.get(ticket.nonce)
+        return ticket.mac == netboot.mac and first is not None and _tells_apart(netboot.uuid) and netboot.uuid != first
 
     def is_open(self, nonce: str) -> bool:
         """Whether a ticket with this nonce is open."""
@@ -202,6 +202,11 @@ class Desk:
         self._ended[ended.container] = ended
         self._news[ended.container].set()
         self._on_change(ended.container)
+
+
+def _tells_apart(uuid: str) -> bool:
+    """Firmware without a UUID of its own says all zeros or all ones (SMBIOS 7.2.1)."""
+    return len(set(uuid) - {"-"}) > 1
 
 
 def _minutes(ticket: Ticket) -> int:

@@ -12,7 +12,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from vcrecon.errors import Refused
 
@@ -98,6 +97,8 @@ def _options(data: bytes) -> dict[int, bytes]:
         if at + 1 >= len(data):
             break
         size = data[at + 1]
+        if at + 2 + size > len(data):
+            break
         found.setdefault(data[at], data[at + 2 : at + 2 + size])
         at += 2 + size
     return found
@@ -106,30 +107,29 @@ def _options(data: bytes) -> dict[int, bytes]:
 async def other_servers(interface: str, *, own: str, listen_s: float = LISTEN_S) -> list[Offer]:
     """Who offers an address on this interface within `listen_s` seconds; not the server with the address `own`.
 
-    Raises Refused when the interface is not there, or this process may not ask.
+    Asks once a second, and is content with the second in which somebody was found. Raises Refused when the
+    interface is not there, or this process may not ask.
     """
     loop = asyncio.get_running_loop()
     transaction = secrets.randbits(32)
     found: dict[str, Offer] = {}
     try:
-        mac = _mac(interface)
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETHERTYPE_IPV4))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _cannot_ask(interface, error) from None
     with wire:
         try:
             wire.bind((interface, _ETHERTYPE_IPV4))
+            mac: bytes = wire.getsockname()[4]
             ends_s = loop.time() + listen_s
             while (now_s := loop.time()) < ends_s:
                 wire.send(discover(mac, transaction))
                 await _collect(wire, transaction, found, min(ends_s, now_s + ASK_AGAIN_S))
+                if found.keys() - {own}:
+                    break  # one is enough to keep ours off the wire
         except OSError as error:
             raise _cannot_ask(interface, error) from None
     return [one for server, one in sorted(found.items()) if server != own]
-
-
-def _mac(interface: str) -> bytes:
-    return bytes.fromhex(Path(f"/sys/class/net/{interface}/address").read_text(encoding="ascii").replace(":", ""))
 
 
 async def _collect(wire: socket.socket, transaction: int, found: dict[str, Offer], until_s: float) -> None:
@@ -144,8 +144,8 @@ async def _collect(wire: socket.socket, transaction: int, found: dict[str, Offer
         return
 
 
-def _cannot_ask(interface: str, error: Exception) -> Refused:
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _cannot_ask(interface: str, error: OSError) -> Refused:
+    why = error.strerror or error
     return Refused(
         f"cannot look for other DHCP servers on {interface}: {why}; is the interface there and up "
         "(`ip -br link`), and does vcrecon run as root?"

@@ -28,6 +28,8 @@ IPXE = Path("/usr/lib/ipxe")
 PAUSE_S_FIRST, PAUSE_S_MAX = 1.0, 60.0
 PROVED_S = 60.0
 """After so long alive a death is a new trouble, not the old one again."""
+START_S = 10.0
+"""How long `use` waits for it to serve; it goes on starting after that."""
 STOP_S = 5.0
 _LINE_BYTES_MAX = 64 << 10
 
@@ -78,6 +80,7 @@ class Dnsmasq:
         self._text: str | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._spoke = asyncio.Event()
         self.trouble: str | None = None
         self.starts = 0
 
@@ -88,7 +91,10 @@ class Dnsmasq:
         return process.pid if process is not None and process.returncode is None else None
 
     async def use(self, text: str) -> None:
-        """Run by this configuration. Raises Refused when dnsmasq does not accept it: then nothing changes."""
+        """Run by this configuration; returns when it serves, or died. Raises Refused when dnsmasq does not accept it.
+
+        Then nothing changes.
+        """
         if text == self._text and self._keeper is not None and not self._keeper.done():
             return
         program = shutil.which(self._program) or shutil.which(self._program, path="/usr/sbin:/sbin")
@@ -105,7 +111,11 @@ class Dnsmasq:
         except OSError as error:
             raise Refused(f"cannot set dnsmasq up in {self._directory}: {error.strerror or error}") from None
         self._text, self.trouble = text, None
+        self._spoke.clear()
         self._keeper = asyncio.create_task(self._keep(program, path), name="dnsmasq")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                await self._spoke.wait()
 
     async def stop(self) -> None:
         """End it and wait until it is gone."""
@@ -123,6 +133,7 @@ class Dnsmasq:
             if self._clock() - began_s > PROVED_S:
                 pause_s = self._pause_s_first
             self.trouble = f"dnsmasq died ({last}); tried again every {pause_s:.0f} s"
+            self._spoke.set()
             _log.error("dnsmasq died", last_words=last, next_try_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
@@ -156,6 +167,7 @@ class Dnsmasq:
         who, _, what = line.partition(": ")
         if what.startswith("started, version"):
             self.trouble = None
+            self._spoke.set()
         _log.info(what or line, source=who.partition("[")[0])
         # Its log names the process as `dnsmasq[PID]`; only what it dies of comes without.
         return what if who == "dnsmasq" else ""

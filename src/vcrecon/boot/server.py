@@ -210,6 +210,10 @@ class BootServer:
             message = f"an unknown machine {netboot.mac} booted from the network ({netboot.address}): sent to its disk"
             hint = f"`vcrecon adopt {netboot.mac}` makes it a container"
             self._complaints.tell("site", "stranger", f"{message}; {hint}", about=netboot.mac)
+        elif (ticket := self._desk.tickets.get(container)) is not None and self._desk.is_double(ticket, netboot):
+            message = f"a second machine with the MAC {netboot.mac} (UUID {netboot.uuid}, {netboot.address}) booted"
+            hint = "sent to its disk; give one of the two another MAC"
+            self._complaints.tell(f"container/{container}", "mac-twice", f"{message}: {hint}", about=netboot.uuid)
         return self._answer(self._desk.answer(netboot), netboot, spec)
 
     def _answer(self, answer: BootAnswer, netboot: Netboot, spec: Spec) -> web.Response:

@@ -541,6 +541,8 @@ def _not_ready(case: Case, target: str) -> str | None:
         return f"{case.name} stays on {case.container}: {target} does not show its disks and guests"
     if there.release in (None, UNKNOWN):
         return f"{case.name} stays on {case.container}: {target} is not installed"
+    if target in case.memory.tickets or ("reinstall", target) in case.memory.consents:
+        return f"{case.name} stays on {case.container}: {target} is installed anew"
     taken = taken_on(case, target, there)
     if taken is not None:
         return f"{case.name} stays on {case.container}: {taken[1]}"

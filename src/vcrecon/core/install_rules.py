@@ -86,7 +86,7 @@ def judge(view: View, observation: Observation) -> Verdict | None:
     if not installable(view.spec, name) or {f"container/{name}", "site"} & view.memory.paused.keys():
         return None
     if consent is not None:
-        return _asked_for(view, observation)
+        return _asked_for(view, observation, consent)
     if isinstance(observation, Seen) or known(view.memory, name):
         return None
     return _never_seen(view, observation)
@@ -133,15 +133,16 @@ def _installed(view: View, ticket: Ticket) -> Verdict:
     return Verdict(Block(subject, "install-no-answer", message, 10.0), None, "installed, but does not answer")
 
 
-def _asked_for(view: View, observation: Observation) -> Verdict | None:
+def _asked_for(view: View, observation: Observation, consent: Consent) -> Verdict:
     """A person said `vcrecon reinstall`."""
     name, seen = observation.container, isinstance(observation, Seen)
     subject = f"container/{name}"
     unnamed = residents_unnamed(view, name)
     if unnamed:
+        named = " ".join(f"--give-up {guest}" for guest in unnamed)
         message = (
             f"{name} is not reinstalled while these guests' work is on it: {', '.join(unnamed)}. "
-            f"`vcrecon evacuate {name}`, or name them: `vcrecon reinstall {name} --give-up {' '.join(unnamed)}`"
+            f"`vcrecon evacuate {name}`, or name them: `vcrecon reinstall {name} {named}`"
         )
         return Verdict(Block(subject, "gives-up-work", message))
     if view.frozen:
@@ -151,6 +152,8 @@ def _asked_for(view: View, observation: Observation) -> Verdict | None:
         return Verdict(Wait(subject, f"waits for a step on {min(busy)} to end, then reinstalls"))
     entry = view.spec.containers[name]
     called = _netboot(view, entry.mac)
+    if called is not None and called.at_s < consent.given_at_s:
+        called = None  # it was sent to its own disk, for nobody had asked for anything
     hold = f"{name}: its install begins in a moment"
     late = _not_again(view, name, called)
     if late is not None:
@@ -231,7 +234,8 @@ def sent_home(view: View, container: str) -> str:
     if called is None:
         return ""
     ago_s = max(0.0, view.now_s - called.at_s)
-    return f"; it booted from the network {ago_s:.0f} s ago and was sent to its own disk"
+    way = f"; `vcrecon reinstall {container}` installs it anew" if installable(view.spec, container) else ""
+    return f"; it booted from the network {ago_s:.0f} s ago and was sent to its own disk{way}"
 
 
 def first_word(spec: Spec, memory: Memory, container: str) -> str:

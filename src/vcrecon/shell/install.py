@@ -104,6 +104,7 @@ class BareMetal:
         self._proofs: dict[str, asyncio.Event] = {}
         self._steps: dict[str, dict[str, float]] = {}
         self._asked_s: dict[str, float] = {}
+        self._first_s: dict[str, float] = {}
         self.desk = make_desk(self._claimed, self._heard)
 
     @property
@@ -115,6 +116,11 @@ class BareMetal:
     def facts(self) -> BootFacts:
         """For the planner."""
         return BootFacts(self.desk.netboots, self.desk.progress, self.power)
+
+    def first_seen_s(self, netboot: Netboot) -> float:
+        """When this machine was first heard of, as far as anybody asked: the desk keeps its last call only."""
+        self._first_s = {mac: at_s for mac, at_s in self._first_s.items() if mac in self.desk.netboots}
+        return self._first_s.setdefault(netboot.mac, netboot.at_s)
 
     # --- generations ---------------------------------------------------------------------------------------
 
@@ -207,8 +213,16 @@ class BareMetal:
                 await self._cycle(action.container)
             case "reboot":
                 # The connection dies with the system; whether it came back by the network, its call will tell.
-                with contextlib.suppress(Unreachable):
-                    await host.run(REBOOT, deadline_s=REBOOT_S)
+                await self._reboot(action.container, host)
+
+    async def _reboot(self, name: str, host: Host) -> None:
+        try:
+            reply = await host.run(REBOOT, deadline_s=REBOOT_S)
+        except Unreachable:
+            return
+        if reply.status:
+            words = reply.stderr.decode(errors="replace").strip()
+            raise Transient(f"{name}: `{REBOOT}` failed there: {words or reply.status}", kind="step-failed")
 
     async def _switch_on(self, name: str, *, resumed: bool) -> None:
         switch = self._must_switch(name)
@@ -313,8 +327,8 @@ class BareMetal:
 
     def _seconds_per_step(self, name: str, now_s: float) -> dict[str, float]:
         began = sorted(self._steps.get(name, {}).items(), key=lambda entry: entry[1])
-        ends = [at_s for _, at_s in began[1:]] + [now_s]
-        return {step: round(max(0.0, end - at_s), 1) for (step, at_s), end in zip(began, ends, strict=True)}
+        ends = [*(at_s for _, at_s in began[1:]), now_s]  # nothing was heard when it began before a restart
+        return {step: round(max(0.0, end - at_s), 1) for (step, at_s), end in zip(began, ends, strict=False)}
 
     def saw(self, observation: Seen) -> None:
         """A container answered: is it the system whose installer's word was lost on its way?"""
