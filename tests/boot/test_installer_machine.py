@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,20 @@ def test_a_corrupted_image_installs_nothing_and_leaves_a_blank_disk(bench: Bench
     ended = bench.install(job(bench, bad, sha256=sha256_of(image)), [disk])
     assert ended["error"] == "corrupt"
     assert subprocess.run(["wipefs", "-n", str(disk)], capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_a_real_image_holds_no_key(image: Path) -> None:
+    """By name, and by what a key file begins with (programs that read keys hold the same words, further on)."""
+    found = []
+    with subprocess.Popen(["zstd", "-dcq", str(image)], stdout=subprocess.PIPE) as unpack:
+        assert unpack.stdout is not None
+        with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isreg() else None
+                head = content.read(200) if content is not None else b""
+                if "ssh_host_" in member.name or "authorized_keys" in member.name or b"PRIVATE KEY-----" in head:
+                    found.append(member.name)
+    assert found == []
 
 
 @everything
