@@ -26,9 +26,12 @@ PREFIX = "vcin"
 MASTER, MACHINE, MAC, PORT = "10.77.0.1", "10.77.0.10", "52:54:00:77:00:10", 8067
 TOKEN = "test-token-that-is-in-no-argument"
 MIB = 1 << 20
+DISK_BYTES = 6 << 30
+CUTS = "50000000 90000000"
+"""Where downloads are cut: about a third and two thirds of the small system."""
 # Installs take 75 s and boots 30 s on a quiet machine; this one is shared.
-INSTALL_S = float(os.environ.get("VCRECON_TEST_INSTALL_S", "420"))
-BOOT_S = float(os.environ.get("VCRECON_TEST_BOOT_S", "300"))
+INSTALL_S = float(os.environ.get("VCRECON_TEST_INSTALL_S", "900"))
+BOOT_S = float(os.environ.get("VCRECON_TEST_BOOT_S", "600"))
 
 
 def run(*command: str) -> str:
@@ -89,7 +92,7 @@ class Bench:
         for process in self.processes:
             process.terminate()
             process.wait()
-        run("ip", "netns", "del", PREFIX)
+        subprocess.run(["ip", "netns", "del", PREFIX], check=False)
 
     @contextlib.contextmanager
     def master(self, job: bytes, *, cut: str = "") -> Iterator[None]:
@@ -207,6 +210,23 @@ class Machine:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
+
+
+@dataclass
+class Installed:
+    """A pair of disks after an install that was cut twice, and what the master heard of it."""
+
+    disks: tuple[Path, Path]
+    ended: dict[str, Any]
+    events: list[dict[str, Any]]
+    log: str
+
+
+def copied(disk: Path) -> Path:
+    """A copy of a disk, so that no test sees what another wrote."""
+    copy = disk.with_name(f"copy-{disk.name}")
+    run("cp", "--sparse=always", str(disk), str(copy))
+    return copy
 
 
 def make_key(path: Path) -> None:

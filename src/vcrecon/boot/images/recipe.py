@@ -38,12 +38,6 @@ _GUEST_MODULES = (
     # Without these two a guest does not hear `virsh shutdown`.
     *("button", "evdev"),
 )
-CONTAINER_MODULES = (
-    *("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ahci", "nvme", "megaraid_sas", "mpt3sas"),
-    *("raid1", "dm_mod", "dm_thin_pool", "xfs", "ext4", "crc32c_generic", "libcrc32c"),
-)
-"""Enough to find a system that the installer made, on common hardware. `modules=()` takes all that Debian would."""
-
 _NEEDLESS = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer")
 
 

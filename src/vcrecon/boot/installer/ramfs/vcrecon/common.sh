@@ -6,7 +6,8 @@ DEV=${DEV:-/dev}
 SYS=${SYS:-/sys}
 
 say() {
-    echo "[$(cut -d' ' -f1 /proc/uptime)] $*"
+    read -r uptime_s _ </proc/uptime
+    echo "[$uptime_s] $*"
 }
 
 # fail CODE WORDS: the install ends here. init tells the master. Never from within $( ) or a pipe, which it would
@@ -54,5 +55,7 @@ may_write() {
 }
 
 current_step() {
-    cat "$RUN/step" 2>/dev/null || echo boot
+    step_now=
+    [ ! -e "$RUN/step" ] || read -r step_now <"$RUN/step"
+    echo "${step_now:-boot}"
 }
