@@ -13,6 +13,7 @@ from vcrecon.cli import console, deployment, describe, plan, rescue, serve, word
 from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
 from vcrecon.cli.lab_command import app as lab
+from vcrecon.cli.master_command import app as master
 from vcrecon.cli.output import say_error
 from vcrecon.cli.status import status
 from vcrecon.errors import VcreconError
@@ -99,3 +100,4 @@ for _function, _name, _short, _example in _COMMANDS:
     app.command(_name, short_help=_short, epilog=f"Example: {_example}")(_function)
 
 app.add_typer(lab, name="lab", short_help="Make a site of virtual machines to try it on.")
+app.add_typer(master, name="master", short_help="Let another host take the master's part over.")
