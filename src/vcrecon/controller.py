@@ -23,7 +23,7 @@ from vcrecon.core.concern import concerned, mended
 from vcrecon.core.decisions import Plan
 from vcrecon.core.installs import BootFacts
 from vcrecon.core.mastery import Master, foreign, obeying
-from vcrecon.core.memory import Intent
+from vcrecon.core.memory import SURVEY, Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
@@ -44,8 +44,6 @@ _log = structlog.get_logger("vcrecon")
 
 RECORD_PAUSE_S = 2.0
 FLEETING = "left at the end"
-SURVEY = "site"
-"""The subject of the intent that lasts until a record that begins anew knows what the hosts hold."""
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
 
 

@@ -14,6 +14,7 @@ from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
 from vcrecon.cli.image import app as image
 from vcrecon.cli.lab_command import app as lab
+from vcrecon.cli.master_command import app as master
 from vcrecon.cli.output import say_error
 from vcrecon.cli.status import status
 from vcrecon.errors import VcreconError
@@ -103,3 +104,4 @@ for _function, _name, _short, _example in _COMMANDS:
 
 app.add_typer(image, name="image", short_help="Build, capture, verify and prune images.")
 app.add_typer(lab, name="lab", short_help="Make a site of virtual machines to try it on.")
+app.add_typer(master, name="master", short_help="Let another host take the master's part over.")

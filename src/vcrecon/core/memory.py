@@ -11,6 +11,9 @@ from typing import Literal
 
 from vcrecon.core.installs import Ticket
 
+SURVEY = "site"
+"""The subject of the intent that lasts until a record that begins anew knows what the hosts hold."""
+
 ConsentKind = Literal["rebuild", "prune", "reinstall"]
 
 

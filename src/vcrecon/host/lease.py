@@ -44,8 +44,8 @@ fi"""
 {_READ}
 if [ "$name $gen" != "{master.name} {master.generation}" ] || [ $((up - at)) -ge {max(1, master.lease_s // 3)} ]; then
   mkdir -p {RUN_DIR} && flock -w {_LOCK_S} {LEASE_FILE}.lock sh -c {quote(take)} || exit
-fi
 {_READ}
+fi
 echo "$name $gen $((up - at)) $title"
 )"""
 
