@@ -16,11 +16,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import structlog
 
-from vcrecon.core.actions import Action, CopyDisk, FetchImage, SetUpNetwork
+from vcrecon.core.actions import Action, CopyDisk, FetchImage, Install, SetUpNetwork
 from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned, mended
 from vcrecon.core.decisions import Plan
+from vcrecon.core.installs import BootFacts
 from vcrecon.core.memory import Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
@@ -31,6 +32,8 @@ from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.hypervisor import HYPERVISORS
 from vcrecon.settings import Settings
 from vcrecon.shell.act import carry_out
+from vcrecon.shell.connector import pinned_keys
+from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.observe import observe
 from vcrecon.shell.transport import Host
@@ -65,7 +68,10 @@ class Station:
 
 
 class Controller:
-    """Runs until cancelled. `connect` makes the connection of a container; everything else is given too."""
+    """Runs until cancelled. `connect` makes the connection of a container; everything else is given too.
+
+    Without `bare_metal` nothing is installed.
+    """
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class Controller:
         monotonic: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_change: Callable[[], None] = lambda: None,
+        bare_metal: BareMetal | None = None,
     ) -> None:
         self.wanted = Wanted(spec)
         self.world = World()
@@ -94,6 +101,11 @@ class Controller:
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._on_change = on_change
+        self.bare_metal = bare_metal
+        if bare_metal is not None:
+            bare_metal.on_change = lambda container: self.wake((container,))
+            bare_metal.on_keys = self._pin_one
+            bare_metal.on_installed = self._installed
         self._actions: set[asyncio.Task[None]] = set()
         self._settling: dict[str, set[str]] = {}
         """Subjects whose last action's outcome was not looked at yet, and on which containers."""
@@ -110,6 +122,9 @@ class Controller:
 
     def start(self) -> None:
         """Begin one task for each container."""
+        if self.bare_metal is not None:
+            self.bare_metal.start(self.spec)
+            self._tell_desk()
         for name in self.spec.containers:
             self._open(name)
 
@@ -126,6 +141,9 @@ class Controller:
                 self._open(name)
         self._forget_gone_guests(old)
         self._forgive_mended(old)
+        if self.bare_metal is not None:
+            self.bare_metal.adopt(spec)
+            self._tell_desk()
         for name in concerned(old, spec, self.world):
             self.stations[name].plan = None
             self.stations[name].poke()
@@ -204,11 +222,17 @@ class Controller:
         self._settle(station, observation, began_s)
         self._begin_survey()
         self.ledger.saw(observation, self.world, self.spec)
+        if self.bare_metal is not None:
+            if isinstance(observation, Seen):
+                self.bare_metal.saw(observation)
+            else:
+                self._spawn(self.bare_metal.ask_switch(station.name))
         self._end_survey()
         plan = plan_container(self.view(), station.name)
         self.ledger.planned(plan, self.spec)
         station.plan = plan
         self._obey(plan)
+        self._tell_desk()
         self._wake_others(station.name, changed)
         self.ledger.metrics.observe_pass(self._monotonic() - began_s)
         self._on_change()
@@ -250,6 +274,7 @@ class Controller:
             self.memory,
             self._clock(),
             busy=self.admission.busy | self._settling.keys(),
+            boot=self.bare_metal.facts() if self.bare_metal is not None else BootFacts(),
         )
 
     def _settle(self, station: Station, observation: Observation, began_s: float) -> None:
@@ -320,7 +345,10 @@ class Controller:
         bench = Bench(self.wanted, self.world, self.memory, self._secrets)
         try:
             self.ledger.begins(action)
-            await carry_out(action, bench, self._host)
+            if isinstance(action, Install):
+                await self._bare_metal().install(action, self._host(action.container))
+            else:
+                await carry_out(action, bench, self._host)
         except HostError as error:
             self._failed(action, error, began_s)
         except Exception as error:
@@ -368,6 +396,29 @@ class Controller:
         self._actions.add(task)
         task.add_done_callback(self._actions.discard)
 
+    # --- installs ------------------------------------------------------------------------------------------
+
+    def _bare_metal(self) -> BareMetal:
+        if self.bare_metal is None:
+            raise Transient("this controller installs nothing", kind="never-booted")
+        return self.bare_metal
+
+    def _installed(self, container: str) -> None:
+        """Its disks are new: nothing that was seen there before is believed (S1)."""
+        self.world.forget(container)
+        self.wake((container,))
+
+    def _pin_one(self, container: str) -> None:
+        if container in self.stations and self.bare_metal is not None:
+            keys = pinned_keys(self.spec.site.ssh.known_hosts)
+            self.stations[container].host.pin(self.bare_metal.pins.over(self.spec.containers[container], keys))
+            self.wake((container,))
+
+    def _tell_desk(self) -> None:
+        if self.bare_metal is not None and self.spec.site.provisioning.mode != "off":
+            plans = {name: station.plan for name, station in self.stations.items()}
+            self.bare_metal.tell_desk(plans, self.admission)
+
     # --- the whole site ------------------------------------------------------------------------------------
 
     @property
@@ -382,10 +433,11 @@ class Controller:
         for station in self.stations.values():
             station.poke(ALL_PARTS)
 
-    def pin(self, pinned_keys: str) -> None:
-        """Take new pinned host keys into use (S9)."""
-        for station in self.stations.values():
-            station.host.pin(pinned_keys)
+    def pin(self, keys: str) -> None:
+        """Take new pinned host keys into use (S9), except where vcrecon pinned its own."""
+        for name, station in self.stations.items():
+            own = self.bare_metal.pins if self.bare_metal is not None else None
+            station.host.pin(own.over(self.spec.containers[name], keys) if own else keys)
         self.refresh()
 
     def wake(self, containers: Iterable[str]) -> None:
@@ -414,4 +466,6 @@ def _touched_parts(action: Action) -> frozenset[Part]:
         return frozenset({Part.NETWORK})
     if isinstance(action, FetchImage):
         return frozenset({Part.STORAGE, Part.SYSTEM})
+    if isinstance(action, Install):
+        return ALL_PARTS
     return frozenset({Part.STORAGE, Part.GUESTS})

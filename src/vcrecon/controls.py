@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from vcrecon.errors import Refused
 from vcrecon.host.names import rescue_point
 from vcrecon.host.rescue import facts
 from vcrecon.hypervisor import HYPERVISORS
+from vcrecon.install_controls import InstallControls
+from vcrecon.spec.model import Container
 
 
 @dataclass(slots=True)
@@ -38,8 +40,17 @@ class SpecState:
 class SiteControls:
     """Implements `shell.control.Controls` on one controller."""
 
-    def __init__(self, controller: Controller, spec_state: SpecState, *, metrics_url: str | None) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        spec_state: SpecState,
+        *,
+        metrics_url: str | None,
+        boot_problem: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._controller = controller
+        self._boot_problem = boot_problem
+        self._installs = InstallControls(controller)
         self._spec_state = spec_state
         self._metrics_url = metrics_url
         self._started_at_s = time.time()
@@ -72,6 +83,8 @@ class SiteControls:
             "containers": [self._container(name) for name in c.spec.containers],
             "guests": [self._guest(name) for name in c.spec.guests],
             "orphans": self._orphans(),
+            "boot": {"mode": c.spec.site.provisioning.mode, "problem": self._boot_problem()},
+            "strangers": self._installs.strangers(),
         }
 
     def _container(self, name: str) -> dict[str, Any]:
@@ -95,6 +108,8 @@ class SiteControls:
             "last_seen_s": observation.at_s if isinstance(observation, Seen) else c.memory.seen.get(name),
             "pool_data_percent": pool.pool_data_percent if pool else None,
             "pool_metadata_percent": pool.pool_metadata_percent if pool else None,
+            "install": self._installs.install_of(name),
+            "power": container.power.kind,
             # Guests only say that they wait for an image: why it does not come is the container's trouble.
             "blocked": [b for s in (subject, *(f"image/{name}/{i}" for i in c.spec.images)) for b in self._blocked(s)],
         }
@@ -270,14 +285,7 @@ class SiteControls:
         """Take somebody's word that a container is off (S1)."""
         c = self._controller
         name = container.removeprefix("container/")
-        held = {claim.container for claim in c.memory.claims.values()}
-        if name not in c.spec.containers and name not in held:
-            raise Refused(f"there is no container {name!r}" + _near(name, c.spec.containers))
-        if c.world.reachable(name):
-            raise Refused(
-                f"{name} answers, so it is not off: a fence would let its guests run twice. "
-                f"To empty it, say `vcrecon evacuate {name}`"
-            )
+        self._refuse_fence(name)
         claims = [claim for claim in c.memory.claims.values() if claim.container == name]
         guests = sorted(claim.guest for claim in claims)
         touched = sorted(claim.guest for claim in claims if claim.touched)
@@ -292,6 +300,32 @@ class SiteControls:
         if touched:
             message += f" Their disks stay on {name} and are kept aside when it returns."
         return {"message": message, "guests": guests, "touched": touched}
+
+    def _refuse_fence(self, name: str) -> None:
+        c = self._controller
+        held = {claim.container for claim in c.memory.claims.values()}
+        if name not in c.spec.containers and name not in held:
+            raise Refused(f"there is no container {name!r}" + _near(name, c.spec.containers))
+        if c.world.reachable(name):
+            raise Refused(
+                f"{name} answers, so it is not off: a fence would let its guests run twice. "
+                f"To empty it, say `vcrecon evacuate {name}`"
+            )
+
+    async def power_fence(self, container: str, by: str) -> dict[str, Any]:
+        """Switch a silent container off, see that it is so, and only then take it for off (S1)."""
+        name = container.removeprefix("container/")
+        self._refuse_fence(name)
+        await self._installs.switch_off(name)
+        return self.fence(name, f"its power control, asked by {by},")
+
+    def container(self, name: str) -> dict[str, Any]:
+        """What is on a container, and what can be done to it as a machine."""
+        return {**self._installs.container(name), "specs": self._spec_state.directory}
+
+    def reinstall(self, name: str, give_up: list[str], by: str) -> str:
+        """Take a person's word that a container's disks may be made anew (S2)."""
+        return self._installs.reinstall(name, give_up, by)
 
     def guest(self, name: str) -> dict[str, Any]:
         """All that a command needs to work on one guest by hand: where it is, how to get there, how far a wish is."""
@@ -336,7 +370,13 @@ class SiteControls:
             "user": ssh.user,
             "key": str(ssh.key),
             "known_hosts": str(ssh.known_hosts),
+            "pinned_keys": self._own_pins(found),
         }
+
+    def _own_pins(self, container: Container) -> str | None:
+        """The host key of a container that vcrecon installed; None when the known_hosts file has the word."""
+        metal = self._controller.bare_metal
+        return (metal.pins.over(container, "") or None) if metal is not None else None
 
     def rescue(self, name: str, by: str) -> str:
         """Halt a guest and hold its disk, mounted on its container, for a person to work on."""

@@ -28,9 +28,10 @@ from vcrecon.preview import PlanReport, PlanStep, plan_once
 from vcrecon.settings import Settings
 from vcrecon.shell import last_good
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
-from vcrecon.shell.control import ControlServer, TcpServer, metrics_app
+from vcrecon.shell.control import ControlServer
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
+from vcrecon.shell.metrics_port import TcpServer, metrics_app
 from vcrecon.shell.notify import Notifier, watchdog_interval_s
 from vcrecon.shell.record import Record
 from vcrecon.spec.load import load

@@ -7,11 +7,13 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import ASite, a_spec, seen, silent, told
+from worlds import REDFISH, ASite, a_spec, an_installable, seen, silent, told
 
-from vcrecon.core.actions import Action, Contextualize, Discard, GuestAction, Prune, StartGuest
+from vcrecon.core.actions import Action, Contextualize, Discard, GuestAction, Install, Prune, StartGuest
+from vcrecon.core.install_rules import given_up
 from vcrecon.core.memory import Claim, Consent, Fence, Intent, Memory
 from vcrecon.core.observation import UNKNOWN, Domain, NetworkFacts, Observation, Volume
+from vcrecon.spec.model import Power
 
 CONTAINERS = ("c1", "c2", "c3")
 GUESTS = ("alice", "bob", "carol", "dave")
@@ -77,7 +79,8 @@ def sites(draw: st.DrawFn) -> ASite:
     placement = {g: draw(st.one_of(containers, containers, st.none())) for g in GUESTS}
     deployment = {c: [g for g in GUESTS if placement[g] == c] for c in CONTAINERS}
     memory = Memory(claims_complete=draw(flags))
-    site = ASite(a_spec(deployment, session=draw(st.sampled_from(["running", "preparing"]))), memory=memory)
+    spec = a_spec(deployment, session=draw(st.sampled_from(["running", "preparing"])))
+    site = ASite(an_installable(spec, power=draw(st.sampled_from([Power("manual"), REDFISH]))), memory=memory)
     for container in CONTAINERS:
         for observation in draw(observations(container)):
             site.observe(observation)
@@ -95,12 +98,48 @@ def sites(draw: st.DrawFn) -> ASite:
     for container in CONTAINERS:
         if draw(st.sampled_from([False, False, True])):
             memory.fences[container] = Fence(container, site.now_s, "operator")
+        if draw(st.sampled_from([False, False, True])):
+            site.reinstall(container, {guest: draw(epochs) for guest in GUESTS if draw(flags)})
+        if draw(flags):
+            site.netboot(container, ago_s=draw(st.sampled_from([1.0, 50.0, 70.0])))
+        site.switch(container, draw(st.sampled_from(["on", "off", "unknown"])))
+        if draw(st.sampled_from([False, False, False, False, True])):
+            site.ticket(container, draw(st.sampled_from(["open", "claimed", "installed"])), wipe=draw(flags))
     memory.confirmed_digest = draw(st.sampled_from([None, "one"]))
     return site
 
 
+def judge_install(site: ASite, action: Install) -> None:
+    """S2, S6: nothing that may hold work is installed without a word that names it. A ticket is such a word."""
+    memory, name = site.memory, action.container
+    ticket = memory.tickets.get(name)
+    if ticket is not None and ticket.state != "installed":
+        assert action.wipe == ticket.wipe, f"{told(action)}: another word than the ticket's"
+        assert action.resumed
+        return
+    consented = ("reinstall", name) in memory.consents
+    held = {claim.guest for claim in memory.claims.values() if claim.container == name}
+    assert action.wipe == consented, f"S2: {told(action)}: wipes without a word"
+    assert consented or (name not in memory.seen and not held), f"S2: {told(action)}: something of ours may be there"
+    assert consented or action.rouse in ("follow", "switch-on"), f"{told(action)}: cuts off what runs"
+    assert site.plan(name).statuses[0].state is not None or action.rouse == "switch-on"
+    running = site.spec.site.session == "running"
+    for guest, sighting in site.world.on(name).items():
+        newest = max((s.epoch for s in site.world.elsewhere(guest, name) if s.live), default=0)
+        for volume in (sighting.volume, *sighting.quarantined):
+            if volume is None or volume.incoming or not (volume.touched or (volume.boots and running)):
+                continue
+            word = memory.consents.get(("reinstall", given_up(name, guest)))
+            named = word is not None and word.epoch >= volume.epoch
+            assert named or newest > volume.epoch or (newest == volume.epoch and not volume.live), (
+                f"S2: {told(action)}: {volume.name} was not given up"
+            )
+
+
 def judge(site: ASite, action: Action) -> None:
     """S1 and S2, on all that any container ever showed."""
+    if isinstance(action, Install):
+        judge_install(site, action)
     if not isinstance(action, GuestAction):
         return
     sighting = site.world.on(action.container).get(action.guest)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vcrecon.core import programs
 from vcrecon.core.actions import ACTIONS
+from vcrecon.core.install_rules import ADVICE
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "vcrecon"
@@ -47,7 +48,7 @@ def reasons_in(path: Path) -> Iterator[str]:
 
 
 def reasons() -> set[str]:
-    found = {programs.missing(name, "c1")[0] for name in (*programs._PACKAGES, "anything")}
+    found = {programs.missing(name, "c1")[0] for name in (*programs._PACKAGES, "anything")} | ADVICE.keys()
     for path in SOURCE.rglob("*.py"):
         if "sim" not in path.relative_to(SOURCE).parts:
             found.update(reasons_in(path))

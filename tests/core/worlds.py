@@ -10,6 +10,8 @@ from typing import Any
 from vcrecon.core.actions import Action, CopyDisk, FetchImage
 from vcrecon.core.decisions import Block, Decision, Plan
 from vcrecon.core.foresee import foresee
+from vcrecon.core.install_rules import given_up
+from vcrecon.core.installs import BootFacts, Netboot, PowerState, Progress, Ticket
 from vcrecon.core.memory import Claim, Consent, Fence, Intent, Memory
 from vcrecon.core.observation import (
     UNKNOWN,
@@ -36,10 +38,13 @@ from vcrecon.spec.model import (
     Interface,
     Limits,
     Network,
+    Power,
+    Provisioning,
     Service,
     Site,
     Spec,
     Ssh,
+    System,
 )
 
 MIB = 1024**2
@@ -99,6 +104,24 @@ def a_spec(
         frozenset(),
         digest,
     )
+
+
+SYSTEM = System("debian-kvm", Artifact("http://10.64.0.1:8067/images/debian-kvm.tar.zst", "e" * 64), "kvm")
+REDFISH = Power("redfish", "https://10.65.0.11", Path("/secrets/bmc"))
+
+
+def mac_of(container: str) -> str:
+    return f"52:54:00:00:00:0{container[-1]}"
+
+
+def an_installable(spec: Spec, **changes: Any) -> Spec:
+    """The same site with a boot server: every container has a MAC and a system. `changes` are the containers'."""
+    containers = {
+        name: replace(container, **{"mac": mac_of(name), "system": SYSTEM.name, **changes})
+        for name, container in spec.containers.items()
+    }
+    site = replace(spec.site, provisioning=Provisioning("10.64.0.0/24", "managed", "eno2", "10.64.0.1"))
+    return replace(spec, site=site, containers=containers, systems={SYSTEM.name: SYSTEM})
 
 
 def disk(guest: str, epoch: int = 1, *, boots: int = 0, touched: bool = False, **changes: Any) -> Volume:
@@ -171,6 +194,7 @@ class ASite:
         self.memory = memory or Memory()
         self.now_s = NOW_S
         self.busy: frozenset[str] = frozenset()
+        self.boot = BootFacts()
         self.wanted = Wanted(spec)
         for observation in observations:
             self.observe(observation)
@@ -232,8 +256,37 @@ class ASite:
     def intend(self, guest: str, action: str, since_s: float = NOW_S) -> None:
         self.memory.intents[f"guest/{guest}"] = Intent(f"guest/{guest}", action, since_s)
 
+    def reinstall(self, container: str, give_up: Mapping[str, int] | None = None) -> None:
+        """A person consented, and named these guests' disks by epoch."""
+        self.memory.consents["reinstall", container] = Consent("reinstall", container, 0, NOW_S)
+        for guest, epoch in (give_up or {}).items():
+            subject = given_up(container, guest)
+            self.memory.consents["reinstall", subject] = Consent("reinstall", subject, epoch, NOW_S)
+
+    def netboot(self, container: str, ago_s: float = 1.0) -> None:
+        """Its machine asked what to boot."""
+        mac = mac_of(container)
+        asked = Netboot(mac, self.now_s - ago_s, "10.64.0.200", "pcbios")
+        self.boot = replace(self.boot, netboots={**self.boot.netboots, mac: asked})
+
+    def switch(self, container: str, state: PowerState) -> None:
+        self.boot = replace(self.boot, power={**self.boot.power, container: state})
+
+    def says(self, container: str, step: str, percent: float = 0.0, *, began_ago_s: float = 40.0) -> None:
+        """Its installer reports."""
+        said = Progress(container, step, self.now_s, self.now_s - began_ago_s, percent)
+        self.boot = replace(self.boot, progress={**self.boot.progress, container: said})
+
+    def ticket(self, container: str, state: str = "open", *, wipe: bool = False, ago_s: float = 60.0) -> Ticket:
+        opened_s = self.now_s - ago_s
+        ticket = Ticket(
+            container, mac_of(container), SYSTEM.name, wipe, "nonce", opened_s, opened_s + 1800, state  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.memory.tickets[container] = ticket
+        return ticket
+
     def plan(self, container: str) -> Plan:
-        view = View(self.wanted, self.world, self.memory, self.now_s, self.busy)
+        view = View(self.wanted, self.world, self.memory, self.now_s, self.busy, self.boot)
         return plan_container(view, container)
 
     def decision(self, container: str, subject: str) -> Decision:

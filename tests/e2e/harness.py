@@ -21,19 +21,24 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from vcrecon.boot.desk import Desk
 from vcrecon.controller import Controller
 from vcrecon.controls import SiteControls, SpecState
+from vcrecon.core.installs import Ticket
 from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.host.scripts import Secrets
 from vcrecon.settings import Settings
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
+from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
+from vcrecon.shell.pins import Pins
 from vcrecon.shell.record import Record
 from vcrecon.sim.lvm import Volume
 from vcrecon.sim.site import Site
 from vcrecon.sim.timing import Timing
 from vcrecon.spec.load import load
+from vcrecon.spec.model import Container
 
 SMALL = Path(__file__).parents[2] / "specs" / "small"
 DEADLINE_S = 30.0
@@ -141,6 +146,9 @@ class Playground:
         self._controller: Controller | None = None
         self._controls: SiteControls | None = None
         self._spec_state = SpecState(str(files.directory), generation=1)
+        self.desk: Desk | None = None
+        self.switches: dict[str, Any] = {}
+        """Power switches by container, for sites with bare metal."""
 
     # --- the controller's life -----------------------------------------------------------------------------
 
@@ -166,17 +174,27 @@ class Playground:
         self.metrics = _metrics()
         self._record = Record.open(self.state, clock=self.clock)
         ledger = Ledger(self._record, self.metrics, clock=self.clock, rng=rng, stable_s=self.settings.stable_s)
+        pins = Pins(self.state / "known_hosts")
+        bare_metal = BareMetal(ledger, pins, self._make_desk, self._switch_of, clock=self.clock)
         self._controller = Controller(
             spec,
             ledger,
             Secrets(self._record.secret(), password_hash),
-            Connector(self.settings),
+            Connector(self.settings, pins),
             self.settings,
             clock=self.clock,
             rng=rng,
+            bare_metal=bare_metal,
         )
         self._controls = SiteControls(self._controller, self._spec_state, metrics_url=None)
         self._controller.start()
+
+    def _make_desk(self, claim: Callable[[Ticket], None], on_change: Callable[[str], None]) -> Desk:
+        self.desk = Desk(clock=self.clock, claim=claim, on_change=on_change)
+        return self.desk
+
+    def _switch_of(self, container: Container, uefi: bool) -> Any:
+        return self.switches.get(container.name)
 
     async def stop(self) -> None:
         """End the controller as SIGTERM does; the site lives on."""
@@ -395,8 +413,11 @@ async def playground(
     timing_scale: float = 0.02,
     converge: bool = True,
     clock: Callable[[], float] = time.time,
+    bind: Callable[[Playground], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Playground]:
     """A site that serves `source` (as `vary` changed it first), a controller on it, and the check at the end.
+
+    `bind` changes the specs, or the site, once they lead to each other and before the controller begins.
 
     `timing_scale` 1 is the demo's pace: a guest answers three seconds after its start. With `converge` the
     block begins when everything runs.
@@ -414,6 +435,8 @@ async def playground(
             clock=clock,
         )
         try:
+            if bind is not None:
+                await bind(play)
             play.start()
             if converge:
                 await play.converged()

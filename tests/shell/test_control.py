@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from vcrecon.errors import Refused, VcreconError
-from vcrecon.shell.control import ControlClient, ControlServer, TcpServer, metrics_app
+from vcrecon.shell.control import ControlClient, ControlServer
+from vcrecon.shell.metrics_port import TcpServer, metrics_app
 
 
 class Controls:

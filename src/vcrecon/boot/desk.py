@@ -144,7 +144,7 @@ class Desk:
     def _counts(self, ticket: Ticket) -> bool:
         """Whether a ticket still says what its machine boots."""
         told = self._ended.get(ticket.container)
-        return not self._is_late(ticket) and (told is None or told.error == BEGAN_ANEW)
+        return not self.is_late(ticket) and (told is None or told.error == BEGAN_ANEW)
 
     def _is_another_machine(self, ticket: Ticket, netboot: Netboot) -> bool:
         """Whether a machine was given this ticket's token, and now one with another UUID comes with its MAC."""
@@ -157,9 +157,10 @@ class Desk:
 
     def has_ended(self, ticket: Ticket) -> bool:
         """Whether nothing more is expected of this ticket's installer."""
-        return not self.is_open(ticket.nonce) or ticket.container in self._ended or self._is_late(ticket)
+        return not self.is_open(ticket.nonce) or ticket.container in self._ended or self.is_late(ticket)
 
-    def _is_late(self, ticket: Ticket) -> bool:
+    def is_late(self, ticket: Ticket) -> bool:
+        """Whether the ticket's time is over."""
         return self._clock() >= ticket.expires_at_s
 
     def claim(self, ticket: Ticket, address: str) -> Claimed:

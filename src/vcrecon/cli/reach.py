@@ -98,7 +98,7 @@ async def connected(found: Facts) -> AsyncIterator[asyncssh.SSHClientConnection]
     connection = await connect(
         Endpoint(ssh["name"], ssh["address"], ssh["port"], ssh["user"]),
         Path(ssh["key"]),
-        pinned_keys(Path(ssh["known_hosts"])),
+        ssh.get("pinned_keys") or pinned_keys(Path(ssh["known_hosts"])),
         asyncio.Semaphore(1),
         Patience(settings.connect_deadline_s, settings.keepalive_s, settings.keepalive_count),
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,26 @@ class SetUpNetwork(Action):
     kind: ClassVar[str] = "set-up-network"
     vlans: tuple[int, ...] = ()
     leftovers: tuple[int, ...] = ()
+
+
+Rouse = Literal["follow", "switch-on", "power-cycle", "reboot"]
+"""How a machine is brought to boot from the network: it does so by itself, or its switch or SSH makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install(Action):
+    """Open a ticket, bring the machine to boot the installer, and wait until the installer has ended.
+
+    With `wipe` a person gave up what is on its disks. `resumed`: its ticket is open already.
+    """
+
+    kind: ClassVar[str] = "install"
+    disturbs: ClassVar[bool] = True
+    system: str = ""
+    mac: str = ""
+    wipe: bool = False
+    rouse: Rouse = "follow"
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +211,7 @@ class Prune(GuestAction):
 
 ACTIONS: tuple[type[Action], ...] = (
     SetUpNetwork,
+    Install,
     FetchImage,
     CreateVolume,
     Contextualize,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from vcrecon.core.actions import Action, CopyDisk, FetchImage, StartGuest, StopGuest
+from vcrecon.core.actions import Action, CopyDisk, FetchImage, Install, StartGuest, StopGuest
 from vcrecon.core.memory import Memory
 from vcrecon.spec.model import Limits
 
@@ -56,7 +56,7 @@ class Admission:
                 return queue
         for waiting in self._waiting.values():
             waiting.pop(action.subject, None)
-        if action.subject in memory.attempts:
+        if action.subject in memory.attempts and not isinstance(action, Install):
             self._retrying.add(action.subject)
         self.in_flight[action.subject] = action
         return None
@@ -74,7 +74,15 @@ class Admission:
             for subject in [s for s, c in waiting.items() if c == container and s not in keep]:
                 del waiting[subject]
 
+    def place(self, action: Action, queue: str) -> tuple[int, int] | None:
+        """Where an action stands in a queue, the first being 1, and how many are in it; None when it is not."""
+        waiting = list(self._waiting[queue])
+        return (waiting.index(action.subject) + 1, len(waiting)) if action.subject in waiting else None
+
     def _queues(self, action: Action, memory: Memory) -> Iterable[str]:
+        if isinstance(action, Install):
+            yield "installs"
+            return  # it uses no channel, and one that is tried again must not keep others from their retries
         if isinstance(action, FetchImage):
             yield "image-transfers"
         if isinstance(action, CopyDisk) or (isinstance(action, StopGuest) and not (action.force or action.urgent)):
@@ -88,6 +96,12 @@ class Admission:
 
     def _free(self, queue: str, action: Action, memory: Memory) -> int:
         running = self.in_flight.values()
+        if queue == "installs":
+            # A slot lasts from the ticket to its end, also across a restart.
+            taken = {name for name, ticket in memory.tickets.items() if ticket.state != "installed"}
+            if action.container in taken:
+                return sys.maxsize
+            return self.limits.installs - len(taken | {a.container for a in running if isinstance(a, Install)})
         if queue == "image-transfers":
             return self.limits.image_transfers - sum(isinstance(a, FetchImage) for a in running)
         if queue == "moves":

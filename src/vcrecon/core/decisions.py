@@ -14,6 +14,9 @@ NEEDS_A_PERSON = frozenset(
         *("hook-failed", "image-not-a-tree", "image-no-init", "corrupt", "no-space"),
         *("no-lvm", "no-nftables", "no-hypervisor", "missing-program", "no-vlan", "no-trunk"),
         *("name-taken", "volume-taken"),
+        *("disk-not-blank", "no-disk", "disk-too-small", "disk-failing", "disk-no-match", "no-mirror"),
+        *("image-no-kernel", "boot-loader-failed", "install-stuck", "install-no-answer", "never-booted"),
+        *("gives-up-work", "switch-on"),
     }
 )
 """Reasons that do not pass by themselves: such an object is tried again, and `apply` does not wait for that."""
@@ -82,11 +85,16 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One container's pass: the states it found and one decision for each object, in order."""
+    """One container's pass: the states it found and one decision for each object, in order.
+
+    `hold` is what the container's machine is told when it boots from the network before its install may begin;
+    without it the machine is sent to its own disk.
+    """
 
     container: str
     statuses: tuple[Status, ...]
     decisions: tuple[Decision, ...]
+    hold: str = ""
 
     @property
     def actions(self) -> tuple[Action, ...]:

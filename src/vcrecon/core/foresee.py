@@ -17,6 +17,7 @@ from vcrecon.core.actions import (
     Discard,
     FetchImage,
     Hold,
+    Install,
     MarkTouched,
     Prune,
     Quarantine,
@@ -26,6 +27,7 @@ from vcrecon.core.actions import (
     StartGuest,
     StopGuest,
 )
+from vcrecon.core.install_rules import forgotten, spent
 from vcrecon.core.memory import Claim, Memory
 from vcrecon.core.observation import Bridge, Domain, NetworkFacts, Seen, Storage, Volume
 from vcrecon.core.wanted import Wanted
@@ -35,6 +37,9 @@ from vcrecon.core.world import World
 def foresee(action: Action, wanted: Wanted, world: World, memory: Memory) -> None:
     """Change `world` and `memory` as if `action` had been carried out and looked at."""
     seen = world.current[action.container]
+    if isinstance(action, Install):
+        _installed(action, wanted, world, memory)
+        return
     if not isinstance(seen, Seen):
         return
     if isinstance(action, Hold | Release):
@@ -47,6 +52,30 @@ def foresee(action: Action, wanted: Wanted, world: World, memory: Memory) -> Non
         world.observe(_domain(action, wanted, seen, memory))
     else:
         world.observe(_disk(action, wanted, seen, memory))
+
+
+def _installed(action: Install, wanted: Wanted, world: World, memory: Memory) -> None:
+    """A new system and an empty thin pool, and what lived there is forgotten."""
+    name, spec = action.container, wanted.spec
+    seen = world.current[name]
+    for claim in forgotten(memory, name, spec):
+        memory.claims[claim.guest] = claim
+    for subject in spent(memory, name):
+        del memory.consents["reinstall", subject]
+    memory.tickets.pop(name, None)
+    memory.seen[name] = seen.at_s
+    world.forget(name)
+    system = spec.systems.get(action.system)
+    release = {"hypervisor": spec.containers[name].hypervisor, "system": system.root.sha256 if system else ""}
+    bare = NetworkFacts({}, "")
+    if isinstance(seen, Seen):
+        pool = seen.storage if isinstance(seen.storage, Storage) else Storage(True)
+        pool = replace(pool, goldens=frozenset(), volumes=(), strangers=frozenset())
+        seen = replace(seen, release=release, images=frozenset(), storage=pool, network=bare, domains=())
+    else:
+        disk_bytes = spec.containers[name].disk_bytes
+        seen = Seen(name, seen.at_s, "", release, storage=Storage(True, 0, disk_bytes), network=bare, domains=())
+    world.observe(seen)
 
 
 def _rescued(action: Hold | Release, memory: Memory) -> None:

@@ -8,10 +8,12 @@ netboots are what machines say by themselves: they are kept in memory only, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-TicketState = Literal["open", "claimed"]
+TicketState = Literal["open", "claimed", "installed"]
+PowerState = Literal["on", "off", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,9 @@ class Ticket:
     `wipe`: a person consented that what is on its disks is lost; without it the installer stops at the first
     signature it finds. `nonce` makes token and host key of this install different from any other's; both are derived
     from it and the site's secret, and never stored. A token is spent by `claimed`. At `expires_at_s` the install
-    has failed.
+    has failed. An "installed" ticket, of which the installer said that all is done, stays until SSH shows the pinned
+    key: from `expires_at_s` on the machine is one that does not answer. `cycled`: its machine was switched off and on
+    because an earlier ticket passed its deadline, which is done once.
     """
 
     container: str
@@ -32,6 +36,7 @@ class Ticket:
     opened_at_s: float
     expires_at_s: float
     state: TicketState = "open"
+    cycled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,15 @@ class Ended:
     at_s: float
     error: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFacts:
+    """What machines and their switches said lately: netboots by MAC, progress and power by container."""
+
+    netboots: Mapping[str, Netboot] = field(default_factory=dict)
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    power: Mapping[str, PowerState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from vcrecon.core.case import Case
 from vcrecon.core.classify import NetworkGaps, answered, container_state, guest_state, network_gaps
 from vcrecon.core.decisions import Block, Decision, Do, Plan, Rest, Status, Wait, backing_off
 from vcrecon.core.guest_rules import decide
+from vcrecon.core.install_rules import Verdict, judge, runs_older_system, sent_home
+from vcrecon.core.installs import BootFacts
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Unseen
 from vcrecon.core.programs import missing
@@ -35,6 +37,7 @@ class View:
     memory: Memory
     now_s: float
     busy: frozenset[str] = field(default_factory=frozenset)
+    boot: BootFacts = field(default_factory=BootFacts)
 
     @cached_property
     def frozen(self) -> str | None:
@@ -57,14 +60,20 @@ def plan_container(view: View, container: str) -> Plan:
     observation = view.world.current.get(container)
     if observation is None:
         return Plan(container, (), (Wait(subject, "not looked at yet", 1.0),))
+    verdict = judge(view, observation)
     if isinstance(observation, Unseen):
-        return _unreachable(view, observation)
+        return _unreachable(view, observation, verdict)
+    if verdict is not None and not isinstance(verdict.decision, Block):
+        return _installing(view, container, verdict)
     sightings = view.world.on(container)
     here = _guests_here(view.spec, container, sightings)
     gaps = _gaps(view, container, here, observation)
     state = container_state(observation, gaps)
-    statuses = [Status(subject, state, str(gaps) if gaps else "")]
+    details = [str(gaps) if gaps else "", runs_older_system(view.spec, observation)]
+    statuses = [Status(subject, state, "; ".join(detail for detail in details if detail))]
     decisions = [_container_decision(view, observation, state, gaps)]
+    if verdict is not None and isinstance(decisions[0], Rest):
+        decisions = [verdict.decision]  # the install waits for a person: what else there is to do goes on
     names = dict.fromkeys(view.spec.deployment.get(container, ())) | dict.fromkeys(sorted(sightings))
     waiting: list[tuple[str, Wait | Block]] = []
     for name in names:
@@ -83,14 +92,35 @@ def plan_container(view: View, container: str) -> Plan:
         if isinstance(decision, Wait | Block) and decision.image:
             waiting.append((name, decision))
     decisions.extend(_image_decisions(view, observation, waiting))
-    return Plan(container, tuple(statuses), tuple(decisions))
+    return Plan(container, tuple(statuses), tuple(decisions), verdict.hold if verdict else "")
 
 
-def _unreachable(view: View, observation: Unseen) -> Plan:
-    """Nothing is concluded from silence: every object keeps its last state, and no action is planned."""
+def _installing(view: View, container: str, verdict: Verdict) -> Plan:
+    """Its disks are about to be made anew, or are just now: nothing is done to the guests there."""
+    statuses = [Status(f"container/{container}", verdict.state, verdict.detail)]
+    statuses += [Status(f"guest/{n}", None, f"{container} is installed anew") for n in _left_there(view, container)]
+    return Plan(container, tuple(statuses), (verdict.decision,), verdict.hold)
+
+
+def _unreachable(view: View, observation: Unseen, verdict: Verdict | None) -> Plan:
+    """Nothing is concluded from silence: every object keeps its last state, and no more than an install is planned."""
     container = observation.container
     since = view.memory.seen.get(container)
     ago = f"last seen {view.now_s - since:.0f} s ago" if since else "never seen so far"
+    statuses = [Status(f"container/{container}", None, observation.reason)]
+    if verdict is not None:
+        statuses = [Status(f"container/{container}", verdict.state, verdict.detail or observation.reason)]
+    there = _left_there(view, container)
+    statuses += [Status(f"guest/{name}", None, f"{container} does not answer") for name in there]
+    if verdict is not None:
+        return Plan(container, tuple(statuses), (verdict.decision,), verdict.hold)
+    message = f"{container} does not answer ({ago}): {observation.reason}{sent_home(view, container)}"
+    reason = observation.kind
+    return Plan(container, tuple(statuses), (Block(f"container/{container}", reason, message, look_again_s=10.0),))
+
+
+def _left_there(view: View, container: str) -> list[str]:
+    """The guests whose word is a container's that shows nothing now."""
     traces = view.world.on(container)
     placed = set(view.spec.deployment.get(container, ())) | {name for name, s in traces.items() if s.live}
     placed = {
@@ -101,11 +131,7 @@ def _unreachable(view: View, observation: Unseen) -> Plan:
     }
     if fenced(view.memory, container):
         placed = {name for name in placed if view.spec.placement.get(name) in (None, container)}
-    statuses = [Status(f"container/{container}", None, observation.reason)]
-    statuses += [Status(f"guest/{name}", None, f"{container} does not answer") for name in sorted(placed)]
-    message = f"{container} does not answer ({ago}): {observation.reason}"
-    reason = observation.kind
-    return Plan(container, tuple(statuses), (Block(f"container/{container}", reason, message, look_again_s=10.0),))
+    return sorted(placed)
 
 
 def _guests_here(spec: Spec, container: str, sightings: Mapping[str, Sighting]) -> list[Guest]:

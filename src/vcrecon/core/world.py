@@ -138,7 +138,10 @@ def frozen(spec: Spec, world: World, memory: Memory) -> str | None:
     lost = [
         name
         for name in spec.containers
-        if isinstance(world.current.get(name), Unseen) and name in memory.seen and not fenced(memory, name)
+        if isinstance(world.current.get(name), Unseen)
+        and name in memory.seen
+        and name not in memory.tickets  # being installed anew, it cannot answer
+        and not fenced(memory, name)
     ]
     limit = allowed(spec.site.limits, len(spec.containers))
     if len(lost) <= limit:

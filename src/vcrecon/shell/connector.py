@@ -7,22 +7,28 @@ from pathlib import Path
 
 from vcrecon.errors import Permanent
 from vcrecon.settings import Settings
+from vcrecon.shell.pins import Pins
 from vcrecon.shell.transport import Endpoint, SshHost
 from vcrecon.spec.model import Container, Guest, Spec
 
 
 class Connector:
-    """Makes connections; reads the pinned host keys anew for each, and shares one limit of logins in progress."""
+    """Makes connections; reads the pinned host keys anew for each, and shares one limit of logins in progress.
 
-    def __init__(self, settings: Settings) -> None:
+    `pins` are the keys of the containers that vcrecon installed itself.
+    """
+
+    def __init__(self, settings: Settings, pins: Pins | None = None) -> None:
         self._settings = settings
+        self._pins = pins
         self._limiter = asyncio.Semaphore(settings.connects_at_once)
 
     def __call__(self, container: Container, spec: Spec) -> SshHost:
+        keys = pinned_keys(spec.site.ssh.known_hosts)
         return SshHost(
             Endpoint(container.name, container.address, container.port, spec.site.ssh.user),
             client_key=spec.site.ssh.key,
-            pinned_keys=pinned_keys(spec.site.ssh.known_hosts),
+            pinned_keys=self._pins.over(container, keys) if self._pins else keys,
             limiter=self._limiter,
             connect_deadline_s=self._settings.connect_deadline_s,
             keepalive_interval_s=self._settings.keepalive_s,

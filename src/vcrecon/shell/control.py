@@ -1,7 +1,7 @@
-"""The control socket and the metrics port: how commands and Prometheus talk to a running service.
+"""The control socket: how commands talk to a running service.
 
-`service` makes a `ControlServer` over its `Controls`, and serves `metrics_app` on TCP. `cli` talks through
-`ControlClient`. HTTP with JSON bodies under /v1/ on a Unix socket that only its owner (and root) may open.
+`service` makes a `ControlServer` over its `Controls`; `cli` talks through `ControlClient`. HTTP with JSON bodies under
+/v1/ on a Unix socket that only its owner (and root) may open.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _log = structlog.get_logger("vcrecon")
 
 EVENTS_MAX = 10_000
 WAIT_S_MAX = 60.0
+POWER_S_MAX = 180.0
 BODY_BYTES_MAX = 1 << 20
-_SHUTDOWN_S = 2.0
+SHUTDOWN_S = 2.0
 _ANSWER_S = 30.0
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Consentable = Literal["rebuild", "prune"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,6 +61,15 @@ class Controls(Protocol):
 
     def fence(self, container: str, by: str) -> dict[str, Any]:
         """Note the word of `by` that a container is powered off (S1)."""
+
+    async def power_fence(self, container: str, by: str) -> dict[str, Any]:
+        """Switch a silent container off by its power control, prove it, and count it as off (S1)."""
+
+    def container(self, name: str) -> dict[str, Any]:
+        """What is on a container, and what can be done to it as a machine."""
+
+    def reinstall(self, name: str, give_up: list[str], by: str) -> str:
+        """Note a person's word that a container's disks, and these guests' work on them, may be lost (S2)."""
 
     def guest(self, name: str) -> dict[str, Any]:
         """Where a guest is, how to get there, and how far a wish for its disk is."""
@@ -94,7 +103,7 @@ class ControlServer:
         """Begin to listen. Raises Refused when another process does already, or the path cannot be used."""
         listener = _bind(self._path)
         self._inode = self._path.stat().st_ino
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 
@@ -119,7 +128,7 @@ class ControlServer:
         await self.close()
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_explain_errors], client_max_size=BODY_BYTES_MAX)
+        app = web.Application(middlewares=[explain_errors], client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
@@ -129,6 +138,9 @@ class ControlServer:
                 web.post("/v1/resume", self._resume),
                 web.post("/v1/consent", self._consent),
                 web.post("/v1/fence", self._fence),
+                web.post("/v1/power-fence", self._power_fence),
+                web.get("/v1/container", self._container),
+                web.post("/v1/reinstall", self._reinstall),
                 web.get("/v1/guest", self._guest),
                 web.post("/v1/rescue", self._rescue),
                 web.post("/v1/release", self._release),
@@ -177,6 +189,20 @@ class ControlServer:
     async def _fence(self, request: web.Request) -> web.Response:
         body = await _body(request)
         return web.json_response(self._controls.fence(_text(body, "container"), _text(body, "by")))
+
+    async def _power_fence(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        return web.json_response(await self._controls.power_fence(_text(body, "container"), _text(body, "by")))
+
+    async def _container(self, request: web.Request) -> web.Response:
+        return web.json_response(self._controls.container(request.query.get("name", "")))
+
+    async def _reinstall(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        give_up = body.get("give_up")
+        if not isinstance(give_up, list) or not all(isinstance(name, str) and name for name in give_up):
+            raise _BadInput("'give_up' must be a list of guest names")
+        return _message(self._controls.reinstall(_text(body, "container"), give_up, _text(body, "by")))
 
     async def _guest(self, request: web.Request) -> web.Response:
         return web.json_response(self._controls.guest(request.query.get("name", "")))
@@ -256,6 +282,17 @@ class ControlClient:
     async def fence(self, container: str, by: str) -> dict[str, Any]:
         return await self._call("POST", "fence", {"container": container, "by": by})
 
+    async def power_fence(self, container: str, by: str) -> dict[str, Any]:
+        """May take minutes: power controllers are slow."""
+        return await self._call("POST", "power-fence", {"container": container, "by": by}, extra_s=POWER_S_MAX)
+
+    async def container(self, name: str) -> dict[str, Any]:
+        return await self._call("GET", "container", query={"name": name})
+
+    async def reinstall(self, container: str, give_up: Sequence[str], by: str) -> str:
+        body = {"container": container, "give_up": list(give_up), "by": by}
+        return str((await self._call("POST", "reinstall", body))["message"])
+
     async def guest(self, name: str) -> dict[str, Any]:
         return await self._call("GET", "guest", query={"name": name})
 
@@ -300,75 +337,12 @@ class ControlClient:
             raise VcreconError(f"{self.path}: the service ended while it answered; its log says why") from None
 
 
-class TcpServer:
-    """An application on a TCP address, for `metrics_app`. Started and closed by `service`."""
-
-    def __init__(self, app: web.Application, host: str, port: int) -> None:
-        """Port 0 takes a free one; `url` tells which."""
-        self._app = app
-        self._host = host
-        self._port = port
-        self._runner: web.AppRunner | None = None
-        self.url = ""
-
-    async def start(self) -> None:
-        """Begin to listen. Raises Refused when the address cannot be had."""
-        runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-        await runner.setup()
-        site = web.TCPSite(runner, self._host, self._port)
-        try:
-            await site.start()
-        except (OSError, OverflowError) as error:
-            await runner.cleanup()
-            raise Refused(
-                f"cannot listen on {_host_port(self._host, self._port)} for metrics: "
-                f"{_os_reason(error)}; choose another address with --listen HOST:PORT, "
-                "or switch metrics off with --listen none"
-            ) from None
-        self._runner = runner
-        port = int(runner.addresses[0][1])
-        self.url = f"http://{_host_port(self._host, port)}"
-
-    async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-
-def metrics_app(
-    render: Callable[[], bytes],
-    healthy: Callable[[], tuple[bool, str]],
-    ready: Callable[[], tuple[bool, str]],
-) -> web.Application:
-    """/metrics from `render`; /healthz and /readyz answer 200 or 503 with the sentence that comes along."""
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=render(), headers={"Content-Type": _METRICS_TYPE})
-
-    def probe(judge: Callable[[], tuple[bool, str]]) -> Handler:
-        async def answer(request: web.Request) -> web.Response:
-            good, sentence = judge()
-            return web.Response(status=200 if good else 503, text=sentence + "\n")
-
-        return answer
-
-    app = web.Application(middlewares=[_explain_errors])
-    app.add_routes(
-        [
-            web.get("/metrics", metrics),
-            web.get("/healthz", probe(healthy)),
-            web.get("/readyz", probe(ready)),
-        ]
-    )
-    return app
-
-
 class _BadInput(Exception):
     """The request itself is wrong; becomes a 400."""
 
 
 @web.middleware
-async def _explain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def explain_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors as {"error": sentence}; a traceback goes to the log and never to the client."""
     try:
         return await handler(request)
@@ -454,7 +428,7 @@ def _bind(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Refused(
-            f"{path}: cannot make the control socket: {_os_reason(error)}; name a writable directory with --state"
+            f"{path}: cannot make the control socket: {os_reason(error)}; name a writable directory with --state"
         ) from None
     except Refused:
         listener.close()
@@ -473,10 +447,7 @@ def _no_service(path: Path, error: OSError) -> str:
     return f"no running service answers at {path}; start one with `vcrecon run SPECS`"
 
 
-def _os_reason(error: BaseException) -> str:
+def os_reason(error: BaseException) -> str:
+    """Why a call of the operating system failed, in its words."""
     number = getattr(error, "errno", None)
     return os.strerror(number).lower() if number and number > 0 else str(error)
-
-
-def _host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -7,7 +7,7 @@ a metric moves only after the fact is recorded.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -27,6 +27,8 @@ from vcrecon.core.actions import (
 )
 from vcrecon.core.backoff import CRASH_LOOP, after_failure
 from vcrecon.core.decisions import Block, Plan, Rest, Status
+from vcrecon.core.install_rules import forgotten, spent
+from vcrecon.core.installs import Ticket
 from vcrecon.core.memory import Claim, Intent, LastState
 from vcrecon.core.observation import Observation, Seen
 from vcrecon.core.states import ContainerState, GuestState, State
@@ -85,6 +87,10 @@ class Ledger:
             if name in memory.fences or observation.at_s - memory.seen.get(name, 0.0) > SEEN_EVERY_S:
                 batch.put_seen(name, observation.at_s)
             self._spend_prunes(batch, world)
+            ticket = memory.tickets.get(name)
+            if ticket is not None and ticket.state == "installed":
+                batch.remove_ticket(name)
+                batch.event(f"container/{name}", "finish-install", f"{name} answers with the key of its install")
             for sighting in world.on(name).values():
                 self._saw_guest(batch, sighting, observation, world, spec)
         self._silent.pop(name, None)
@@ -170,6 +176,35 @@ class Ledger:
             reason=action.reason,
             s=round(seconds, 3),
         )
+
+    def installed(self, ticket: Ticket, spec: Spec, seconds: float, steps: Mapping[str, float]) -> None:
+        """An installer said that it is done. In one transaction with that, what lived on the old disks is forgotten.
+
+        `steps` says how many seconds each took. The ticket stays until SSH proves the install.
+        """
+        name, memory = ticket.container, self.record.memory
+        kept = {claim.guest: claim for claim in forgotten(memory, name, spec)}
+        gone = [claim.guest for claim in memory.claims.values() if claim.container == name]
+        with self.record.batch() as batch:
+            batch.put_ticket(ticket)
+            batch.put_seen(name, self._clock())
+            batch.remove_fence(name)
+            for subject in spent(memory, name):
+                batch.remove_consent("reinstall", subject)
+            for guest in gone:
+                if guest in kept:
+                    batch.put_claim(kept[guest])
+                else:
+                    batch.remove_claim(guest)
+                for forget in (batch.remove_state, batch.remove_intent, batch.remove_attempts):
+                    forget(f"guest/{guest}")
+                batch.remove_answered(guest)
+                batch.remove_rescue(guest)
+            message = f"the installer is done after {seconds:.0f} s; {name} starts {ticket.system}"
+            facts = {"seconds": round(seconds, 1), "steps": dict(steps), "guests": gone}
+            batch.event(f"container/{name}", "installed", message, **facts)
+        for step, step_s in steps.items():
+            self.metrics.observe_install_step(step, step_s)
 
     def _rescue_done(self, batch: RecordWriter, action: Hold | Release) -> None:
         """A wish is done, unless the person asked for the opposite meanwhile."""

@@ -169,6 +169,12 @@ class Metrics:
         self._actions = histogram(
             "action_seconds", "Duration of an action on a host, in seconds.", ACTION_BUCKETS_S, "action"
         )
+        self._install_steps = histogram(
+            "install_step_seconds",
+            "Duration of a step of a container's installer, in seconds.",
+            ACTION_BUCKETS_S,
+            "step",
+        )
         self._converging = histogram(
             "converge_seconds",
             "Time from a new spec generation until every object is as it wants, in seconds.",
@@ -225,6 +231,10 @@ class Metrics:
     def observe_action(self, action: str, seconds: float) -> None:
         """Failed actions count here too: their time was spent."""
         self._actions.labels(action).observe(seconds)
+
+    def observe_install_step(self, step: str, seconds: float) -> None:
+        """Counted once the install has ended well."""
+        self._install_steps.labels(step).observe(seconds)
 
     def action_failed(self, action: str, error: str) -> None:
         """`error` is `HostError.kind`."""

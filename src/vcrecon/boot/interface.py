@@ -1,0 +1,41 @@
+"""The one address that boot services add to the provisioning interface themselves. Called by `boot.services`.
+
+dnsmasq advertises a prefix only on an interface that has an address in it, and without advertisements every iPXE waits
+fifteen seconds for them. The address is a unique local one, and is taken away again at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+_log = structlog.get_logger("vcrecon")
+
+
+async def add_address(interface: str, address: str) -> bool:
+    """Add an IPv6 address (with /length); False, and a line in the log, when that is not possible."""
+    return await _ip("replace", interface, address, "nodad")
+
+
+async def remove_address(interface: str, address: str) -> None:
+    """Take it away; no error when interface or address is gone."""
+    await _ip("del", interface, address)
+
+
+async def _ip(verb: str, interface: str, address: str, *more: str) -> bool:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("ip", "-6", "address", verb, address, "dev", interface, *more),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+    except OSError as error:
+        _log.warning("router advertisements: cannot run ip", error=error.strerror)
+        return False
+    if process.returncode and verb != "del":
+        words = said.decode("utf-8", "replace").strip()
+        _log.warning("no router advertisements: machines take 15 s longer to boot", interface=interface, error=words)
+    return process.returncode == 0

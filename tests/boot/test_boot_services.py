@@ -1,0 +1,190 @@
+"""Boot services on a real wire: a real dnsmasq, real clients, in namespaces of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from boot_site import MAC
+from wire import INTERFACE, Wire, a_wire, run, until
+
+pytestmark = pytest.mark.root
+STRANGER = "52:54:00:aa:00:99"
+BOOT = "http://10.9.0.1:8067/boot.ipxe"
+
+
+@pytest.fixture
+def wire(program: Callable[[str], str]) -> Iterator[Wire]:
+    for name in ("dnsmasq", "busybox", "nsenter", "curl", "ip"):
+        program(name)
+    if not Path("/usr/lib/ipxe/undionly.kpxe").exists():
+        program("ipxe's files in /usr/lib/ipxe (package ipxe)")
+    with a_wire() as found:
+        yield found
+
+
+def test_a_known_machine_gets_its_address_and_a_stranger_one_of_the_range(wire: Wire) -> None:
+    known, stranger = wire.machine(MAC), wire.machine(STRANGER)
+    with wire.services() as services:
+        assert services.ask()["problem"] is None
+        assert wire.lease(known) == {
+            "address": "10.9.0.11",
+            "mask": "24",
+            "router": "",
+            "dns": "",
+            "file": "undionly.kpxe",
+            "server": "10.9.0.1",
+        }
+        found = wire.lease(stranger)
+        assert found is not None
+        assert 200 <= int(found["address"].split(".")[3]) <= 250
+
+
+def test_each_kind_of_firmware_gets_its_loader(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as services:
+        services.ask()
+        files = {
+            kind: (wire.lease(machine, "-x", f"0x5d:{kind}") or {}).get("file") for kind in ("0000", "0007", "0009")
+        }
+        assert files == {"0000": "undionly.kpxe", "0007": "snponly.efi", "0009": "snponly.efi"}
+        assert wire.lease(machine, "-x", "0x5d:0010", tries=2) is None
+
+
+def test_the_loaders_come_by_tftp(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as services:
+        services.ask()
+        wire.lease(machine)
+        for name in ("undionly.kpxe", "snponly.efi", "boot.ipxe"):
+            copy = wire.home / f"copy-{name}"
+            run(*wire.inside(machine, ["busybox", "tftp", "-g", "-r", name, "-l", str(copy), "10.9.0.1"]))
+            assert copy.read_bytes() == (wire.home / "public" / "tftp" / name).read_bytes()
+
+
+def test_a_machine_is_believed_by_its_packets(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as services:
+        services.ask(open=1)
+        wire.lease(machine)
+        lie = wire.get(machine, f"{BOOT}?mac=52%3A54%3A00%3Aaa%3A00%3A02&platform=pcbios")
+        truth = wire.get(machine, f"{BOOT}?mac={MAC}&platform=pcbios")
+        assert "vcrecon.token" not in lie
+        assert "vcrecon.token" in truth
+        state = services.ask()
+        assert state["netboots"] == {MAC: "10.9.0.11"}
+        assert [event[1] for event in state["events"]] == ["mac-mismatch"]
+
+
+def test_nothing_listens_on_another_interface(wire: Wire) -> None:
+    with wire.services() as services:
+        services.ask()
+        heard = run(*wire.inside(wire.master, ["ss", "-H", "-lntu"])).splitlines()
+        where = {tuple(line.split()[i] for i in (0, 4)) for line in heard}
+        assert where == {("udp", f"0.0.0.0%{INTERFACE}:67"), ("udp", "10.9.0.1:69"), ("tcp", "10.9.0.1:8067")}
+
+
+def test_a_dnsmasq_that_dies_comes_back(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as services:
+        first = services.ask()["dnsmasq"]
+        os.kill(first, signal.SIGKILL)
+        until(lambda: services.ask()["dnsmasq"] not in (None, first), "dnsmasq is started again")
+        assert wire.lease(machine) is not None
+        until(lambda: services.ask()["problem"] is None, "the trouble is over")
+
+
+def test_dnsmasq_is_started_anew_only_when_the_spec_changes_it(wire: Wire) -> None:
+    machine = wire.machine("52:54:00:aa:00:02")
+    with wire.services() as services:
+        before = services.ask()
+        same = services.ask(adopt={"install_deadline_s": 5.0})
+        assert (same["dnsmasq"], same["starts"]) == (before["dnsmasq"], 1)
+        services.ask(adopt={"containers": 2})
+        until(lambda: services.ask()["starts"] == 2, "dnsmasq has the new configuration")
+        assert (wire.lease(machine) or {}).get("address") == "10.9.0.12"
+
+
+def test_a_bad_configuration_changes_nothing(wire: Wire) -> None:
+    with wire.services() as services:
+        before = services.ask()
+        after = services.ask(adopt={"strangers": ["10.9.0.200", "nonsense"]})
+        assert "dnsmasq does not accept" in after["problem"]
+        assert after["dnsmasq"] == before["dnsmasq"]
+
+
+def test_stopping_leaves_nothing_behind(wire: Wire) -> None:
+    with wire.services() as services:
+        services.ask()
+        assert "inet6 fd" in run("ip", "-n", wire.master, "address", "show", INTERFACE)
+        services.stop()
+        assert run("ip", "netns", "pids", wire.master) == ""
+        assert "inet6 fd" not in run("ip", "-n", wire.master, "address", "show", INTERFACE)
+
+
+def test_switched_off_nothing_answers(wire: Wire) -> None:
+    with wire.services() as services:
+        services.ask()
+        assert services.ask(adopt={"mode": "off"})["dnsmasq"] is None
+        assert run(*wire.inside(wire.master, ["ss", "-H", "-lntu"])) == ""
+
+
+def test_in_external_mode_only_http_answers(wire: Wire) -> None:
+    with wire.services(mode="external") as services:
+        assert services.ask()["dnsmasq"] is None
+        assert "10.9.0.1:8067" in run(*wire.inside(wire.master, ["ss", "-H", "-lntu"]))
+
+
+def test_a_dnsmasq_that_a_killed_controller_left_is_replaced(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as killed:
+        orphan = killed.ask()["dnsmasq"]
+        killed.process.kill()
+        killed.process.wait(30)
+    assert Path(f"/proc/{orphan}").exists()
+    with wire.services() as services:
+        # Its offers are its successor's own: they come from the same address.
+        assert services.ask()["problem"] is None
+        assert not Path(f"/proc/{orphan}").exists()
+        assert (wire.lease(machine) or {}).get("address") == "10.9.0.11"
+
+
+def test_another_dhcp_server_is_named_and_ours_stays_off_until_it_is_gone(wire: Wire) -> None:
+    other, machine = wire.machine("52:54:00:bb:00:01"), wire.machine(MAC)
+    run("ip", "-n", other, "addr", "add", "10.9.0.77/24", "dev", "eth0")
+    leases = wire.home / "other-leases"
+    theirs = subprocess.Popen(
+        wire.inside(
+            other,
+            ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
+             "--bind-interfaces", "--dhcp-range=10.9.0.100,10.9.0.110", "--no-ping", f"--dhcp-leasefile={leases}", "--pid-file="],
+        )
+    )  # fmt: skip
+    try:
+        until(lambda: ":67" in run(*wire.inside(other, ["ss", "-H", "-lun"])), "the other server listens")
+        with wire.services() as services:
+            state = services.ask()
+            assert "another DHCP server answers on vcbs0: 10.9.0.77 (52:54:00:bb:00:01)" in state["problem"]
+            assert state["dnsmasq"] is None
+            assert state["events"][0][:2] == ["site", "boot-services"]
+            assert (wire.lease(machine) or {}).get("server") != "10.9.0.1"
+            assert "#!ipxe" in wire.get(machine, BOOT)
+            theirs.terminate()
+            theirs.wait(30)
+            until(lambda: services.ask()["dnsmasq"], "ours takes over")
+            assert services.ask()["problem"] is None
+    finally:
+        theirs.kill()
+        theirs.wait(30)
+
+
+def test_a_missing_interface_is_a_problem_and_heals(wire: Wire) -> None:
+    with wire.services(interface="vcbs9") as services:
+        assert "vcbs9" in services.ask()["problem"]
+        wire.ip("link", "add", "vcbs9", "type", "bridge")
+        wire.ip("link", "set", "vcbs9", "up")
+        until(lambda: services.ask()["problem"] is None, "the interface is used")
