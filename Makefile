@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # What the tests marked `root` drive for real, and what the lab is made with.
 TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2 thin-provisioning-tools \
 	xfsprogs util-linux libvirt-clients libxml2-utils zstd tar curl pdsh systemd \
-	qemu-system-x86 qemu-utils ovmf dnsmasq-base ipxe mmdebstrap apt-utils e2fsprogs tcpdump procps ipmitool openipmi
+	qemu-system-x86 qemu-utils ovmf dnsmasq-base ipxe mmdebstrap apt-utils e2fsprogs tcpdump procps ipmitool openipmi \
+	busybox xz-utils gzip fdisk
 # Four workers on two cores: most tests wait for something most of the time.
 PYTEST_FLAGS ?= -n 4 --dist loadfile
 

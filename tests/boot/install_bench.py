@@ -160,7 +160,7 @@ class Bench:
         if installer:
             words = f"vcrecon.master=http://{MASTER}:{PORT} vcrecon.token={TOKEN} vcrecon.mac={MAC}"
             command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd)]
-            command += ["-append", f"console=ttyS0 quiet mitigations=off {words}"]
+            command += ["-append", f"console=ttyS0 quiet mitigations=off no_timer_check panic=-1 {words}"]
         self.machine = Machine(self.start(*command, log="qemu.log"), serial)
         return self.machine
 
@@ -221,7 +221,8 @@ def job(bench: Bench, image: Path, *, sha256: str = "", complete: bool = True, *
         "HYPERVISOR": "kvm", "GENERATION": "1", "ROOT_URL": f"http://{MASTER}:{PORT}/images/{image.name}",
         "ROOT_SHA256": sha256 or sha256_of(image), "WIPE": "0", "RAID": "auto", "ROOT_BYTES": str(2048 * MIB),
         "SWAP_BYTES": str(128 * MIB), "VOLUME_GROUP": "vg-c01", "POOL": "guests",
-        "CMDLINE": "console=ttyS0 quiet mitigations=off net.ifnames=0", "TRUNK": "eth1", "NONCE": "n1", "MATCH": "",
+        "CMDLINE": "console=ttyS0 quiet mitigations=off no_timer_check net.ifnames=0", "TRUNK": "eth1",
+        "NONCE": "n1", "MATCH": "",
         **changed,
     }  # fmt: skip
     quoted = "".join(f"{key}='{value}'\n" for key, value in values.items())

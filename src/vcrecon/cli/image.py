@@ -172,7 +172,7 @@ def prune(
     from vcrecon.boot.images import store
     from vcrecon.spec.load import load
 
-    gone = store.unnamed(images, load(specs))
+    gone = store.unnamed(images, load(specs).spec)
     rests = store.rests(images)
     for image in gone:
         say(f"{image.name} ({sum(file.size_bytes for file in image.files) >> 20} MiB) is named nowhere in {specs}")
@@ -207,6 +207,7 @@ def capture(
     """
     import asyncio
 
+    images.mkdir(parents=True, exist_ok=True)
     made = asyncio.run(_capture(host, _named(name), key, known_hosts, hypervisor, images))
     _tell(made, images, url, as_json)
 

@@ -78,17 +78,16 @@ mount --make-rprivate / && mount -t tmpfs -o mode=0700 capture /mnt && mkdir /mn
 mount --bind / /mnt/system || exit 91
 boot=
 if mountpoint -q /boot; then mount --bind /boot /mnt/system/boot || exit 91; boot=./boot; fi
-mkdir -p /mnt/own/etc
-sed 's/^\\([^:]*\\):[^:]*:/\\1:*:/' /etc/shadow >/mnt/own/etc/shadow || exit 91
-chmod 0640 /mnt/own/etc/shadow && chgrp shadow /mnt/own/etc/shadow
-: >/mnt/own/etc/machine-id; chmod 0444 /mnt/own/etc/machine-id
+sed 's/^\\([^:]*\\):[^:]*:/\\1:*:/' /etc/shadow >/mnt/own/vcrecon.shadow || exit 91
+chmod 0640 /mnt/own/vcrecon.shadow && chgrp shadow /mnt/own/vcrecon.shadow
+: >/mnt/own/vcrecon.machine-id; chmod 0444 /mnt/own/vcrecon.machine-id
 cd /mnt/system || exit 91
 find ./{LOGS} -xdev ! -type d >/mnt/own/logs
 nice -n 10 tar --create --sort=name --format=pax --pax-option=delete=atime,delete=ctime --numeric-owner --sparse \\
   --xattrs --xattrs-include='*' --one-file-system --anchored --wildcards --no-wildcards-match-slash \\
   --warning=no-file-changed --warning=no-file-removed --warning=no-file-ignored \\
   {excluded} --exclude=./etc/shadow --no-wildcards --exclude-from=/mnt/own/logs \
-  -f - . $boot -C /mnt/own ./etc/shadow ./etc/machine-id
+  --transform='s,^vcrecon\\.,./etc/,S' -f - . $boot -C /mnt/own vcrecon.shadow vcrecon.machine-id
 # 1: a file changed while it was read, which a running host's may.
 status=$?; [ "$status" -le 1 ] || exit 92
 """
@@ -114,7 +113,6 @@ async def capture(
     connection: asyncssh.SSHClientConnection, host: str, name: str, hypervisor: str, images: Path, say: Say
 ) -> Description:
     """Write `NAME.tar.zst` and `NAME.json` in `images` from a running host. Raises Refused and HostError."""
-    images.mkdir(parents=True, exist_ok=True)
     facts = await connection.run(FACTS, check=False)
     packages, suite = _facts(str(facts.stdout or ""))
     draft = images / f".{name}.capturing"

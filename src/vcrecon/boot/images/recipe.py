@@ -95,7 +95,9 @@ def container(
         hypervisor=hypervisor,
         modules=modules,
         files={
-            "etc/ssh/sshd_config.d/vcrecon.conf": "UseDNS no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n",
+            "etc/ssh/sshd_config.d/vcrecon.conf": (
+                "UseDNS no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+            ),
             "etc/modules-load.d/vcrecon.conf": "8021q\ndm_thin_pool\n",
         },
     )

@@ -106,9 +106,8 @@ def _lay_scripts(tree: Path) -> None:
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     for name in ("dev", "proc", "sys", "run", "tmp", "mnt", "root", "busybox"):
         (tree / name).mkdir(exist_ok=True)
-    applets = subprocess.run(
-        [str(tree / "bin/busybox"), "--list"], capture_output=True, text=True, check=True
-    ).stdout.split()
+    listing = ["chroot", str(tree), "/bin/busybox", "--list"]
+    applets = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
     for applet in applets:
         (tree / "busybox" / applet).symlink_to("/bin/busybox")
     shell = tree / "bin/sh"

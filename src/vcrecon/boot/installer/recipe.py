@@ -21,7 +21,7 @@ class InstallerRecipe:
     suite: str = "bookworm"
     kernel: str = "linux-image-amd64"
     packages: tuple[str, ...] = (
-        "busybox-static",
+        "busybox",
         "udhcpc",
         "kmod",
         "tar",

@@ -33,6 +33,7 @@ newest_xen() {
 }
 
 boot_by_bios() {
+    may_write
     mkdir -p "$ROOT/boot/extlinux"
     extlinux_config >"$ROOT/boot/extlinux/extlinux.conf" || fail image-no-kernel "$ROOT_URL has no /boot/xen-VERSION.gz"
     cat "$ROOT/boot/extlinux/extlinux.conf"
@@ -41,7 +42,7 @@ boot_by_bios() {
     while read -r disk; do
         code=$SYSLINUX/mbr/mbr.bin
         beyond_dos "$disk" && code=$SYSLINUX/mbr/gptmbr.bin
-        must boot-loader-failed "boot code of $disk" dd if="$code" of="/dev/$disk" bs=440 count=1 conv=notrunc,fsync
+        must boot-loader-failed "boot code of $disk" dd if="$code" of="$DEV/$disk" bs=440 count=1 conv=notrunc,fsync
     done <"$RUN/disks"
 }
 
@@ -59,11 +60,12 @@ extlinux_config() {
 
 # boot_by_uefi: systemd-boot on the ESP of each disk, under the name that firmware looks for by itself.
 boot_by_uefi() {
+    may_write
     [ "$HYPERVISOR" != xen ] || fail boot-loader-failed \
         "Xen on a machine that boots by UEFI is not supported; switch its firmware to BIOS (legacy) boot"
     mkdir -p /mnt/esp
     while read -r disk; do
-        esp=/dev/$(partition_of "$disk" 1)
+        esp=$DEV/$(partition_of "$disk" 1)
         must boot-loader-failed "ESP on $disk" mkfs.vfat -F 32 -n ESP "$esp"
         must boot-loader-failed "ESP on $disk" mount -t vfat "$esp" /mnt/esp
         mkdir -p /mnt/esp/EFI/BOOT /mnt/esp/loader/entries

@@ -2,9 +2,12 @@
 
 RUN=${RUN:-/run/vcrecon}
 ROOT=${ROOT:-/mnt/root}
+DEV=${DEV:-/dev}
+SYS=${SYS:-/sys}
 
 say() {
-    echo "[$(cut -d' ' -f1 /proc/uptime)] $*"
+    read -r uptime_s _ </proc/uptime
+    echo "[$uptime_s] $*"
 }
 
 # fail CODE WORDS: the install ends here. init tells the master. Never from within $( ) or a pipe, which it would
@@ -45,6 +48,14 @@ gibibytes() {
     awk -v n="$1" 'BEGIN { printf "%.1f GiB", n / 1073741824 }'
 }
 
+# may_write: whether the devices are those of a machine that booted the installer (or files of a test, elsewhere).
+may_write() {
+    [ "$DEV" != /dev ] || grep -q 'vcrecon\.token=' /proc/cmdline ||
+        fail step-failed "this machine did not boot the installer; its disks are left alone"
+}
+
 current_step() {
-    cat "$RUN/step" 2>/dev/null || echo boot
+    step_now=
+    [ ! -e "$RUN/step" ] || read -r step_now <"$RUN/step"
+    echo "${step_now:-boot}"
 }

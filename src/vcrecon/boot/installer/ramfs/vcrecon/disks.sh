@@ -2,7 +2,6 @@
 #
 # A disk is one line: name|bytes|rotational|model|serial
 
-SYS=${SYS:-/sys}
 BOOT_MIB=512
 ESP_MIB=512
 # What a volume group needs beside the system and swap to be worth having: for the thin pool and its metadata.
@@ -66,9 +65,9 @@ END
 # the disk's own word that it fails; a disk that knows no SMART is taken at its reading.
 healthy() {
     while IFS='|' read -r disk rest; do
-        timeout 30 smartctl -H "/dev/$disk" >/dev/null 2>&1 </dev/null
+        timeout 30 smartctl -H "$DEV/$disk" >/dev/null 2>&1 </dev/null
         [ $(($? & 8)) -eq 0 ] || { say "$disk: SMART says that it is failing" >&2; continue; }
-        timeout 60 dd if="/dev/$disk" of=/dev/null bs=1M count=1 2>/dev/null </dev/null ||
+        timeout 60 dd if="$DEV/$disk" of=/dev/null bs=1M count=1 2>/dev/null </dev/null ||
             { say "$disk: cannot be read" >&2; continue; }
         echo "$disk|$rest"
     done

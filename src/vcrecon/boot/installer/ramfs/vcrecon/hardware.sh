@@ -13,7 +13,7 @@ load_drivers() {
         cp "$RUN/aliases" "$RUN/aliases.before"
     done
     for module in $MODULES; do
-        modprobe -q "$module"
+        modprobe -q "$module" 2>/dev/null
     done
 }
 

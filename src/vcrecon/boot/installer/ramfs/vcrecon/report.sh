@@ -33,16 +33,19 @@ post() {
 }
 
 # post_progress: the current step; 410 (or 403, a token that is void) is the master's word that this install is over.
+# Called every two seconds on machines that may be slow, so with the shell's own means where these suffice.
 post_progress() {
     [ -e "$RUN/claimed" ] || return 0
     now=$(current_step)
-    percent=$(percent_of "$now") done_bytes=0 total_bytes=$(cat "$RUN/bytes_total" 2>/dev/null || echo 0)
+    percent=$(percent_of "$now") done_bytes=0 total_bytes=0
     if [ "$now" = download ]; then
-        done_bytes=$(bytes_received)
-        percent=$(awk -v d="$done_bytes" -v t="$total_bytes" 'BEGIN {
-            f = t > 0 ? d / t : 0; printf "%.1f", 10 + 75 * (f > 1 ? 1 : f) }')
-    else
-        total_bytes=0
+        done_bytes=$(bytes_received) total_bytes=$(number_in "$RUN/bytes_total")
+        if [ "$total_bytes" -gt 0 ]; then
+            # What the reader read to start counts too.
+            [ "$done_bytes" -le "$total_bytes" ] || done_bytes=$total_bytes
+            tenths=$((100 + 750 * done_bytes / total_bytes))
+            percent=$((tenths / 10)).$((tenths % 10))
+        fi
     fi
     answer=$(post --data-urlencode "step=$now" --data-urlencode "percent=$percent" \
         --data-urlencode "bytes_done=$done_bytes" --data-urlencode "bytes_total=$total_bytes" \
@@ -52,17 +55,29 @@ post_progress() {
     esac
 }
 
-# bytes_received: how much of the image has gone through the hash, which the kernel counts for us.
+# number_in FILE: what it holds, or 0.
+number_in() {
+    number=
+    [ ! -e "$1" ] || read -r number <"$1"
+    echo "${number:-0}"
+}
+
+# bytes_received: how much of the image has gone through the hash, which the kernel counts for us. The end of the last
+# attempt where the reader is not there.
 bytes_received() {
-    reader=$(cat "$RUN/reader.pid" 2>/dev/null)
-    sed -n 's/^rchar: //p' "/proc/${reader:-none}/io" 2>/dev/null | grep . ||
-        cat "$RUN/bytes_done" 2>/dev/null || echo 0
+    io=/proc/$(number_in "$RUN/reader.pid")/io
+    if [ -r "$io" ]; then
+        while read -r key value; do
+            [ "$key" != rchar: ] || { echo "$value"; return; }
+        done <"$io" 2>/dev/null
+    fi
+    number_in "$RUN/bytes_done"
 }
 
 # ship_log: what the log has that the master has not, a chunk at a time.
 ship_log() {
     [ -e "$RUN/claimed" ] || return 0
-    sent=$(cat "$RUN/log.sent" 2>/dev/null || echo 0)
+    sent=$(number_in "$RUN/log.sent")
     size=$(wc -c <"$RUN/install.log")
     while [ "$sent" -lt "$size" ] && [ "$sent" -lt "$LOG_BYTES_MAX" ]; do
         tail -c "+$((sent + 1))" "$RUN/install.log" | head -c "$LOG_CHUNK_BYTES" >"$RUN/log.chunk"
@@ -79,7 +94,7 @@ keep_the_master_informed() {
         ship_log
         post_progress
         if [ -e "$RUN/closed" ]; then
-            kill -TERM -- "-$1"
+            kill -TERM "-$1"
             return
         fi
     done

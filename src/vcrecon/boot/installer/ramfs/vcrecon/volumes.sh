@@ -29,13 +29,14 @@ beyond_dos() {
 }
 
 partition_disks() {
+    may_write
     : >"$RUN/partitioned"
     while read -r disk; do
         table "$disk" >"$RUN/table"
         say "sfdisk /dev/$disk: $(paste -s -d ';' "$RUN/table")"
-        sfdisk --quiet --wipe always --wipe-partitions always "/dev/$disk" <"$RUN/table" >"$RUN/said" 2>&1 ||
+        sfdisk --quiet --wipe always --wipe-partitions always "$DEV/$disk" <"$RUN/table" >"$RUN/said" 2>&1 ||
             fail step-failed "$disk cannot be partitioned: $(tail -n 2 "$RUN/said" | tr '\n' ' ')"
-        last="/dev/$(partition_of "$disk" "$(group_number)")"
+        last="$DEV/$(partition_of "$disk" "$(group_number)")"
         until_true 20 test -b "$last" || fail step-failed "$last did not appear"
     done <"$RUN/disks"
 }
@@ -51,6 +52,7 @@ members() {
 # file system. Both sides count as equal from the start: whatever is ever read was written to both, and only so a
 # fresh mirror survives the loss of either disk.
 make_arrays() {
+    may_write
     if ! mirrored; then
         members "$(boot_number)" >"$RUN/boot.device"
         members "$(group_number)" >"$RUN/group.device"
@@ -68,6 +70,7 @@ make_arrays() {
 
 # make_volumes: the system, swap, and a thin pool of what is left less a tenth.
 make_volumes() {
+    may_write
     device=$(cat "$RUN/group.device")
     must step-failed "physical volume" pvcreate -ff -y "$device"
     must step-failed "volume group $VOLUME_GROUP" vgcreate -y "$VOLUME_GROUP" "$device"
@@ -79,6 +82,7 @@ make_volumes() {
 
 # make_filesystems: made and mounted at $ROOT. The boot loader cannot read two newer features of ext4.
 make_filesystems() {
+    may_write
     must step-failed "file system of /boot" mke2fs -q -F -t ext4 -O '^metadata_csum,^64bit' -L boot "$(cat "$RUN/boot.device")"
     must step-failed "file system of the system" mkfs.xfs -q -f -L system "/dev/$VOLUME_GROUP/root"
     [ "$SWAP_BYTES" -eq 0 ] || must step-failed "swap" mkswap -L swap "/dev/$VOLUME_GROUP/swap"
@@ -90,6 +94,7 @@ make_filesystems() {
 
 # finish_disks: everything written and closed; then the mark of an unfinished install goes.
 finish_disks() {
+    may_write
     must step-failed "writing everything out" sync
     must step-failed "unmounting /boot" umount "$ROOT/boot"
     must step-failed "unmounting the system" umount "$ROOT"
@@ -99,7 +104,7 @@ finish_disks() {
         must step-failed "closing the mirror of /boot" mdadm --stop /dev/md0
     fi
     while read -r disk; do
-        must step-failed "identifier of $disk" sfdisk --disk-id "/dev/$disk" "$(fresh_id "$disk")"
+        must step-failed "identifier of $disk" sfdisk --disk-id "$DEV/$disk" "$(fresh_id "$disk")"
         ! half_finished "$disk" || fail step-failed "$disk still bears the mark of an unfinished install"
     done <"$RUN/disks"
     sync

@@ -9,7 +9,7 @@ MARK_GPT=7663696E-0000-4000-8000-000000000000
 EDGE_BYTES=1048576
 
 table_id() {
-    sfdisk --disk-id "/dev/$1" 2>/dev/null </dev/null
+    sfdisk --disk-id "$DEV/$1" 2>/dev/null </dev/null
 }
 
 half_finished() {
@@ -22,14 +22,14 @@ half_finished() {
 # signatures DISK: what is on it and on its partitions, one a line, in words.
 signatures() {
     for device in "$1" $(partitions_on "$1"); do
-        wipefs --noheadings -n -O TYPE,LABEL "/dev/$device" 2>/dev/null </dev/null |
+        wipefs --noheadings -n -O TYPE,LABEL "$DEV/$device" 2>/dev/null </dev/null |
             awk -v device="$device" '{ label = $2 ? " labelled " $2 : ""; print $1 label " on " device }'
     done
 }
 
 # edges_are_zero DISK: nothing at the beginning; a disk may hold data of a kind that nobody here knows.
 edges_are_zero() {
-    [ -z "$(dd if="/dev/$1" bs="$EDGE_BYTES" count=1 2>/dev/null </dev/null | tr -d '\000' | head -c 1 | od -An -tx1)" ]
+    [ -z "$(dd if="$DEV/$1" bs="$EDGE_BYTES" count=1 2>/dev/null </dev/null | tr -d '\000' | head -c 1 | od -An -tx1)" ]
 }
 
 # refuse_unless_blank: without WIPE=1, the first thing found on a chosen disk ends the install. Writes nothing.
@@ -50,11 +50,11 @@ refuse_unless_blank() {
 # refuse_twin_group: another disk's volume group of the same name would make this one ambiguous at every boot.
 refuse_twin_group() {
     pvs --noheadings --separator '|' -o pv_name,vg_name 2>/dev/null | tr -d ' ' >"$RUN/pvs"
-    twin=$(awk -F'|' -v group="$VOLUME_GROUP" '$2 == group { sub("/dev/", "", $1); print $1 }' "$RUN/pvs" |
+    twin=$(awk -F'|' -v group="$VOLUME_GROUP" '$2 == group { sub(".*/", "", $1); print $1 }' "$RUN/pvs" |
         while read -r device; do
             mine=no
             while read -r disk; do
-                case $device in "$disk"*) mine=yes ;; esac
+                case $device in "$disk" | "$disk"[0-9]* | "$disk"p[0-9]*) mine=yes ;; esac
             done <"$RUN/disks"
             [ "$mine" = yes ] || echo "$device"
         done)
@@ -64,37 +64,47 @@ refuse_twin_group() {
 
 # make_blank: take down what stands on the chosen disks, then every signature, then the edges.
 make_blank() {
+    may_write
     take_down
     while read -r disk; do
         for device in $(partitions_on "$disk") "$disk"; do
-            mdadm --zero-superblock --force "/dev/$device" >/dev/null 2>&1 </dev/null
-            must step-failed "$device cannot be wiped" wipefs -a -f "/dev/$device"
+            mdadm --zero-superblock --force "$DEV/$device" >/dev/null 2>&1 </dev/null
+            must step-failed "$device cannot be wiped" wipefs -a -f "$DEV/$device"
             zero_edges "$device"
         done
-        blockdev --rereadpt "/dev/$disk" 2>/dev/null </dev/null
+        blockdev --rereadpt "$DEV/$disk" 2>/dev/null </dev/null
     done <"$RUN/disks"
 }
 
 take_down() {
-    umount "$ROOT/boot" "$ROOT" 2>/dev/null
+    for place in /mnt/esp "$ROOT/boot" "$ROOT"; do
+        until_true 10 unmounted "$place"
+    done
     vgchange -an >/dev/null 2>&1 </dev/null
     for array in "$SYS"/block/md*; do
-        [ -e "$array" ] && mdadm --stop "/dev/${array##*/}" >/dev/null 2>&1 </dev/null
+        [ -e "$array" ] && mdadm --stop "$DEV/${array##*/}" >/dev/null 2>&1 </dev/null
     done
     return 0
 }
 
+unmounted() {
+    ! grep -q " $1 " /proc/mounts || umount "$1" 2>/dev/null
+}
+
 zero_edges() {
-    bytes=$(blockdev --getsize64 "/dev/$1" </dev/null)
-    dd if=/dev/zero of="/dev/$1" bs="$EDGE_BYTES" count=1 conv=fsync 2>/dev/null </dev/null
-    [ "$bytes" -gt $((2 * EDGE_BYTES)) ] || return 0
-    dd if=/dev/zero of="/dev/$1" bs="$EDGE_BYTES" seek=$((bytes / EDGE_BYTES - 1)) count=1 conv=fsync,notrunc \
-        2>/dev/null </dev/null
+    sectors=$(cat "$SYS/class/block/$1/size") edge=$((EDGE_BYTES / 512))
+    [ "$sectors" -gt "$edge" ] || edge=$sectors
+    for start in 0 $((sectors - edge)); do
+        dd if=/dev/zero of="$DEV/$1" bs=512 seek="$start" count="$edge" conv=fsync,notrunc 2>/dev/null </dev/null
+    done
 }
 
 # forsake_disks: after a failure. What this install began to write goes again, so that the next one finds blank disks.
 forsake_disks() {
     [ -e "$RUN/partitioned" ] || return 0
     say "what was written is wiped again"
+    # What went wrong first is what the master hears of.
+    cp "$RUN/error" "$RUN/error.first" 2>/dev/null
     (make_blank)
+    [ ! -e "$RUN/error.first" ] || mv "$RUN/error.first" "$RUN/error"
 }
