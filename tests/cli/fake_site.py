@@ -37,6 +37,8 @@ def a_container(name: str, **changes: Any) -> dict[str, Any]:
         "pool_data_percent": 12.4,
         "pool_metadata_percent": 1.0,
         "blocked": [],
+        "install": None,
+        "power": "manual",
         **changes,
     }
 
@@ -95,6 +97,24 @@ def a_status(
         "containers": [a_container("c01"), a_container("c02")] if containers is None else containers,
         "guests": [a_guest("a-head"), a_guest("a-n1", "c02")] if guests is None else guests,
         "orphans": [],
+        "boot": {"mode": "managed", "problem": None},
+        "strangers": [],
+        **changes,
+    }
+
+
+def a_found_container(**changes: Any) -> dict[str, Any]:
+    """What the service tells a command that installs a container anew."""
+    return {
+        "reachable": True,
+        "looked_at": True,
+        "guests": [],
+        "touched": [],
+        "power": "manual",
+        "mac": "52:54:00:00:00:01",
+        "system": "debian-kvm",
+        "installable": True,
+        "specs": "/nowhere",
         **changes,
     }
 
@@ -140,6 +160,7 @@ class FakeControls:
         self.history: list[dict[str, Any]] = []
         self.asked: list[tuple[Any, ...]] = []
         self.found = a_found_guest()
+        self.machine = a_found_container()
         self.after_asking: dict[str, Any] = {}
 
     def status(self) -> dict[str, Any]:
@@ -168,6 +189,17 @@ class FakeControls:
     def fence(self, container: str, by: str) -> dict[str, Any]:
         self.asked.append(("fence", container, by))
         return {"message": f"{container} counts as off", "guests": ["a-head"], "touched": []}
+
+    async def power_fence(self, container: str, by: str) -> dict[str, Any]:
+        self.asked.append(("power-fence", container, by))
+        return {"message": f"{container} was switched off", "guests": ["a-head"], "touched": []}
+
+    def container(self, name: str) -> dict[str, Any]:
+        return {"name": name, **self.machine}
+
+    def reinstall(self, name: str, give_up: list[str], by: str) -> str:
+        self.asked.append(("reinstall", name, give_up, by))
+        return f"{name} is installed anew"
 
     def guest(self, name: str) -> dict[str, Any]:
         return {**self.found, "name": name}

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from vcrecon import __version__
-from vcrecon.cli import console, deployment, describe, plan, rescue, serve, words
+from vcrecon.cli import console, deployment, describe, machines, plan, rescue, serve, words
 from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
 from vcrecon.cli.image import app as image
@@ -82,7 +82,9 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, str, str], ...] = (
     (deployment.cordon, "cordon", "Let no new guest be placed on a container.", "vcrecon cordon c01"),
     (deployment.uncordon, "uncordon", "Let guests be placed on it again.", "vcrecon uncordon c01"),
     (deployment.evacuate, "evacuate", "Give the guests of a container other places.", "vcrecon evacuate c01 --yes"),
-    (words.fence, "fence", "Say that an unreachable container is off.", "vcrecon fence c01 --confirmed"),
+    (machines.fence, "fence", "Make sure that an unreachable container is off.", "vcrecon fence c01"),
+    (machines.reinstall, "reinstall", "Install a container anew.", "vcrecon reinstall c01"),
+    (machines.adopt, "adopt", "Make a machine on the network a container.", "vcrecon adopt 52:54:00:00:00:03"),
     (words.pause, "pause", "Keep hands off an object or the whole site.", "vcrecon pause cluster/a"),
     (words.resume, "resume", "End a pause.", "vcrecon resume cluster/a"),
     (words.rebuild, "rebuild", "Give guests new disks from their image.", "vcrecon rebuild a-n1"),

@@ -37,7 +37,7 @@ def cordon(
     """Let no new guest be placed on a container. Those that are there stay."""
     from vcrecon.spec import edit
 
-    directory = _directory(specs, socket, state)
+    directory = spec_directory(specs, socket, state)
     _carry_out(directory, lambda: edit.cordon(directory, container), f"{container} is cordoned", yes, dry_run)
 
 
@@ -52,7 +52,7 @@ def uncordon(
     """Let guests be placed on a container again. Moves none back; `place --rebalance` does."""
     from vcrecon.spec import edit
 
-    directory = _directory(specs, socket, state)
+    directory = spec_directory(specs, socket, state)
     done = f"{container} is not cordoned"
     _carry_out(directory, lambda: edit.uncordon(directory, container), done, yes, dry_run)
 
@@ -71,7 +71,7 @@ def evacuate(
     """
     from vcrecon.spec import edit
 
-    directory = _directory(specs, socket, state)
+    directory = spec_directory(specs, socket, state)
     done = f"{container} is cordoned and no guest that can move is left on it"
     _carry_out(directory, lambda: edit.evacuate(directory, container), done, yes, dry_run)
 
@@ -96,12 +96,12 @@ def place(
     """
     from vcrecon.spec import edit
 
-    directory = _directory(specs, socket, state)
+    directory = spec_directory(specs, socket, state)
     done = "every guest that fits has its place"
     _carry_out(directory, lambda: edit.place_directory(directory, rebalance), done, yes, dry_run)
 
 
-def _directory(specs: Path | None, socket: Path | None, state: Path | None) -> Path:
+def spec_directory(specs: Path | None, socket: Path | None, state: Path | None) -> Path:
     """--specs, else the running service's directory, else VCRECON_SPECS, else ./specs."""
     if specs is not None:
         return specs
@@ -125,7 +125,7 @@ def _directory(specs: Path | None, socket: Path | None, state: Path | None) -> P
 def _carry_out(directory: Path, make: Callable[[], Edit], done: str, yes: bool, dry_run: bool) -> None:
     """Show the edit, ask, write. Exits with 1 when guests are stuck or the person says no."""
     edit = make()
-    say(_difference(edit.diff()))
+    say(show_difference(edit.diff()))
     say(_moves(edit))
     if not edit.changed:
         say(f"Nothing to write: {done}." if not edit.stuck else "Nothing to write.")
@@ -152,6 +152,7 @@ def _moves(edit: Edit) -> list[Text]:
     return lines
 
 
-def _difference(diff: str) -> list[Text]:
+def show_difference(diff: str) -> list[Text]:
+    """A unified diff in colours."""
     styles = {"+": "green", "-": "red", "@": "cyan"}
     return [Text(line, style=styles.get(line[:1], "")) for line in diff.splitlines()]

@@ -14,6 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from vcrecon.cli.output import columns, count, duration, listed, state_text
+from vcrecon.core.install_queue import about
 
 Status = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -91,7 +92,8 @@ def summary(status: Status) -> Text:
     guests, containers = status["guests"], status["containers"]
     running = sum(guest["state"] == "running" for guest in guests)
     silent = sum(_is_silent(container) for container in containers)
-    unseen = sum(not c["reachable"] and not _is_silent(c) for c in containers)
+    installing = sum(bool(container.get("install")) for container in containers)
+    unseen = sum(not c["reachable"] and not c.get("install") and not _is_silent(c) for c in containers)
     blocked = sum(bool(entry["blocked"]) for entry in (*guests, *containers))
     head = ("converged", "bold green") if status["converged"] else ("not converged", "bold yellow")
     line = Text.assemble(
@@ -100,6 +102,8 @@ def summary(status: Status) -> Text:
     line.append(f" on {count(len(containers), 'container')}")
     if silent:
         line.append(f", {silent} unreachable", style="bold red")
+    if installing:
+        line.append(f", {installing} to install", style="cyan")
     if unseen:
         line.append(f", {unseen} not looked at yet")
     if blocked:
@@ -122,6 +126,7 @@ def render(status: Status, wanted: Filter | None = None, *, every: bool = False)
         _site_trouble(status),
         _blocked(shown, every),
         _orphans(shown["orphans"]),
+        [] if wanted.is_on else _strangers(status),
         _containers(shown, status["now_s"], every or wanted.is_on),
         _guests(shown, status["now_s"], every or wanted.is_on),
     ]
@@ -137,7 +142,11 @@ def render(status: Status, wanted: Filter | None = None, *, every: bool = False)
 
 def _is_silent(container: Entry) -> bool:
     """Whether a container was asked and did not answer; right after a start, some were not asked yet."""
-    return not container["reachable"] and bool(container["blocked"] or container["fenced"])
+    return (
+        not container.get("install")
+        and not container["reachable"]
+        and bool(container["blocked"] or container["fenced"])
+    )
 
 
 def _service(status: Status) -> Text:
@@ -169,6 +178,8 @@ def _site_trouble(status: Status) -> list[Text]:
             lines.append(_next("vcrecon confirm"))
     if status.get("trouble"):
         lines.append(Text.assemble(("Trouble: ", "bold red"), str(status["trouble"])))
+    if (status.get("boot") or {}).get("problem"):
+        lines.append(Text.assemble(("Boot services: ", "bold red"), str(status["boot"]["problem"])))
     if status["frozen"]:
         lines.append(Text.assemble(("Frozen: ", "bold red"), str(status["frozen"])))
     return lines
@@ -221,6 +232,39 @@ def _orphans(orphans: Sequence[Entry]) -> list[Text]:
     return lines
 
 
+def _strangers(status: Status) -> list[Text]:
+    """Machines that boot from the network and that the spec does not know."""
+    strangers = status.get("strangers") or []
+    if not strangers:
+        return []
+    now_s = status["now_s"]
+    rows = (
+        (
+            str(stranger["mac"]),
+            str(stranger["address"]),
+            f"{duration(now_s - stranger['since_s'])} ago",
+            f"{duration(now_s - stranger['at_s'])} ago",
+            str(stranger["serial"] or ""),
+        )
+        for stranger in strangers[:BLOCKED_SHOWN_MAX]
+    )
+    lines = [Text(f"Strangers that booted from the network ({len(strangers)}):", style="bold")]
+    lines += columns(("MAC", "ADDRESS", "SINCE", "LAST", "SERIAL"), rows, indent="  ")
+    lines.append(_next(f"`vcrecon adopt {strangers[0]['mac']}` makes it a container"))
+    return lines
+
+
+def _install_words(install: Entry, now_s: float) -> str:
+    """How far an install is: `download 43 %, about 2m left, for 1m`; or its place in the queue."""
+    if install["step"] == "queued":
+        begins = install["begins_in_s"]
+        when = f", begins in about {about(begins)}" if begins is not None else ""
+        return f"waits for its install: place {install['place']} of {install['of']}{when}"
+    percent = f" {install['percent']:.0f} %" if install["percent"] else ""
+    left = f", about {about(install['eta_s'])} left" if install["eta_s"] is not None else ""
+    return f"{install['step']}{percent}{left}, for {duration(now_s - install['since_s'])}"
+
+
 def _containers(status: Status, now_s: float, every: bool) -> list[Text]:
     """A row each; of many, only those with something to say, and the number of the others."""
     shown, quiet = list(status["containers"]), 0
@@ -264,7 +308,10 @@ def _is_remarkable(container: Entry, now_s: float) -> bool:
 
 def _container_notes(container: Entry, now_s: float) -> Text:
     notes = Text()
-    if not container["reachable"]:
+    install = container.get("install")
+    if install:
+        notes.append(_install_words(install, now_s), style="cyan")
+    elif not container["reachable"]:
         seen = container["last_seen_s"]
         ago = f"last seen {duration(now_s - seen)} ago" if seen else "never seen"
         silent = _is_silent(container)

@@ -1,6 +1,6 @@
 """The commands by which a person's word reaches the running service.
 
-`pause`, `resume`, `rebuild`, `prune`, `fence`, `confirm`: each says what it means before it asks (S1 to S3).
+`pause`, `resume`, `rebuild`, `prune`, `confirm`: each says what it means before it asks (S1 to S3).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import typer
 
 from vcrecon.cli import options
 from vcrecon.cli.output import columns, confirm, count, duration, listed, say, say_json, size
-from vcrecon.cli.reach import who
 from vcrecon.cli.target import Target, resolve, talk
 from vcrecon.errors import Refused
 
@@ -108,41 +107,6 @@ def prune(
     say(_consent(target, "prune", list(dict.fromkeys(bare))))
 
 
-def fence(
-    container: Annotated[str, typer.Argument(metavar="CONTAINER", help="The container that is powered off.")],
-    confirmed: Annotated[
-        bool, typer.Option("--confirmed", help="Your word: it is off and will not come back by itself.")
-    ] = False,
-    as_json: options.Json = False,
-    socket: options.SocketPath = None,
-    state: options.State = None,
-    specs: options.SpecsOption = None,
-) -> None:
-    """Say that an unreachable container is powered off, so that its guests may start elsewhere.
-
-    Without --confirmed, only explains, and exits with 1.
-    """
-    target = Target(socket, state, specs)
-    found = _status(target)
-    name = container.removeprefix("container/")
-    # One that left the spec may still hold guests.
-    if not any(name in guest["seen_on"] for guest in found["guests"]):
-        name = resolve(f"container/{name}", found).removeprefix("container/")
-    if not confirmed:
-        guests = [g["name"] for g in found["guests"] if g["container"] == name or name in g["seen_on"]]
-        say(_what_fence_means(name, guests), to_stderr=True)
-        raise typer.Exit(1)
-
-    async def ask(client: ControlClient) -> dict[str, Any]:
-        return await client.fence(name, who())
-
-    answer = talk(target, ask)
-    if as_json:
-        say_json(answer)
-        return
-    say(str(answer["message"]))
-
-
 def confirm_change(
     socket: options.SocketPath = None,
     state: options.State = None,
@@ -201,15 +165,3 @@ def _prunable(orphans: Sequence[dict[str, Any]], now_s: float) -> list[Any]:
     ]
     table = columns(("GUEST", "CONTAINER", "SIZE", "KEPT FOR", ""), rows)
     return [*table, "Remove one for ever: vcrecon prune GUEST"]
-
-
-def _what_fence_means(name: str, guests: Sequence[str]) -> list[str]:
-    return [
-        f"Fencing {name} is your word that it is powered off and stays off until its disks were looked at.",
-        "If it still runs, its guests would run twice, with the same addresses: check its power light or",
-        "its power controller first, not only that it does not answer.",
-        f"Guests that may still run there: {listed(guests, 30) if guests else 'none known'}",
-        "Those that deployment.yaml places elsewhere start there, from a fresh image: their disks stay where",
-        "they are. When the container comes back, the old copies are stopped first and their disks kept.",
-        f"If it is off, type: vcrecon fence {name} --confirmed",
-    ]

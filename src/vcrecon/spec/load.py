@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -56,14 +56,14 @@ class Loaded:
     warnings: tuple[Problem, ...]
 
 
-def load(directory: Path, *, require_placement: bool = True) -> Loaded:
-    """Read the spec in `directory`.
+def load(directory: Path, *, require_placement: bool = True, instead: Mapping[str, bytes] | None = None) -> Loaded:
+    """Read the spec in `directory`; with `instead`, as if files of these names had this content.
 
     With `require_placement` false, deployment.yaml may be missing or empty, and unplaced guests, pins that
     are not kept and containers that are too full are only warnings: what `vcrecon place` works from.
     Raises SpecError with every finding, warnings included.
     """
-    sources = _read(directory, require_placement)
+    sources = _read(directory, require_placement, instead or {})
     findings = Findings(sources)
     draft = Draft(directory, findings)
     site, policies, defaults = _site_text(draft, sources)
@@ -99,7 +99,7 @@ def load(directory: Path, *, require_placement: bool = True) -> Loaded:
     return Loaded(frozen, problems)
 
 
-def _read(directory: Path, require_placement: bool) -> dict[str, Source]:
+def _read(directory: Path, require_placement: bool, instead: Mapping[str, bytes]) -> dict[str, Source]:
     """All five files, in the order in which findings are told."""
     try:
         present = {entry.name for entry in directory.iterdir()}
@@ -112,7 +112,7 @@ def _read(directory: Path, require_placement: bool) -> dict[str, Source]:
     sources = {}
     for name in FILES:
         try:
-            data = _read_file(directory / name)
+            data = instead[name] if name in instead else _read_file(directory / name)
         except FileNotFoundError:
             if name == DEPLOYMENT and not require_placement:
                 sources[name] = Source(name, "", None, ())
