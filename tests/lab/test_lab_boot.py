@@ -266,7 +266,7 @@ def test_an_installed_machine_that_boots_from_the_network_unasked_is_sent_to_its
 
 def test_a_reinstall_needs_a_word(metal: LabSite) -> None:
     said = metal.ask("reinstall", "c06", check=False)
-    assert "--yes" in said or "Aborted" in said, said
+    assert "--yes" in said, said
     assert metal.on("spare2", "cat /root/old").strip() == "mine"
     assert not _install(metal.status(), "c06")
 

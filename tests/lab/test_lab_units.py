@@ -21,8 +21,8 @@ from vcrecon.lab.images import ContainerImage
 from vcrecon.lab.layout import PROVISIONING, Files, MachinePlan, SparePlan
 from vcrecon.lab.recipes import CONTAINER, GUEST
 from vcrecon.lab.vlan_port import tagged, untagged
+from vcrecon.spec.adopt import adopt
 from vcrecon.spec.load import load
-from vcrecon.spec.rewrite import rewrite
 
 LAB = Path(__file__).parents[2] / "specs" / "lab"
 SMALL = Path(__file__).parents[2] / "specs" / "small"
@@ -78,12 +78,11 @@ class TestBareMetal:
         containers = load(specs).spec.containers.values()
         assert {(container.mac, container.system) for container in containers} == {(None, None)}
 
-    def test_a_line_for_a_spare_is_all_that_is_missing(self, specs: Path) -> None:
+    def test_a_spare_is_adopted_by_name_address_and_system(self, specs: Path) -> None:
         entry = SparePlan("spare1", 4, 1)
         name_system(specs, SHA)
-        line = {"name": "c05", "address": entry.address, "mac": entry.provisioning_mac, "system": boot_files.SYSTEM}
-        rewrite(specs / "containers.yaml", lambda document: document["containers"].append(line))
-        rewrite(specs / "deployment.yaml", lambda document: document["deployment"].update(c05=[]))
+        mac, address = entry.provisioning_mac, entry.address
+        adopt(specs, mac, name="c05", address=address, template=None, system=boot_files.SYSTEM).write()
         found = load(specs).spec
         assert found.containers["c05"].memory_bytes < entry.memory_mib * 1024**2
         assert found.containers["c05"].disk_bytes + found.containers["c05"].layout.root_bytes < entry.disk_bytes
