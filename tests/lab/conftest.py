@@ -1,6 +1,7 @@
 """One lab for all tests of this directory: made once, brought up by `vcrecon apply`, then kept by the service.
 
 VCRECON_LAB_REUSE=1 takes a lab that is up already and leaves it there: for people who work on these tests.
+VCRECON_LAB_UEFI=1 gives the lab a spare machine with UEFI as well.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from vcrecon.lab import layout
 from vcrecon.lab.layout import Files
 
 REUSE = os.environ.get("VCRECON_LAB_REUSE", "") not in {"", "0"}
-NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "apt-ftparchive", "tcpdump", "nsenter", "ssh")
+UEFI = os.environ.get("VCRECON_LAB_UEFI", "") not in {"", "0"}
+NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "apt-ftparchive", "tcpdump", "nsenter", "ssh", "dnsmasq")
 
 
 def traces() -> dict[str, list[str]]:
@@ -63,7 +65,8 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if not REUSE:
         request.getfixturevalue("after_a_crash")
         with found.timed("lab up"):
-            subprocess.run([*CLI, "lab", "up"], check=True, timeout=1800)
+            spares = ["--bare-metal", "--uefi-spares", "1" if UEFI else "0"]
+            subprocess.run([*CLI, "lab", "up", *spares], check=True, timeout=2400)
     try:
         with found.timed("apply: from blank disks to 7 guests that answer"):
             found.vcrecon("apply", str(found.files.specs), deadline_s=3000)

@@ -24,7 +24,7 @@ def build(say: Callable[[str], None], cache: Path = layout.CACHE_DIR) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     installer.build(directory, say)
     wanted = system_recipe()
-    if _is_current(directory, wanted):
+    if is_current(directory, wanted):
         say(f"image {wanted.name}: from the cache")
     else:
         images.build(wanted, directory, say)
@@ -33,12 +33,10 @@ def build(say: Callable[[str], None], cache: Path = layout.CACHE_DIR) -> None:
 def system_recipe() -> recipe.ImageRecipe:
     """A KVM container whose start costs little where every second is emulated."""
     plain = recipe.container(boot_files.SYSTEM, "kvm", modules=recipe.CONTAINER_MODULES)
-    masked = dict.fromkeys((*plain.units_masked, *CONTAINER.units_masked))
-    # The lab's own containers activate volumes by hand; one that was installed needs this for its root.
-    return replace(plain, units_masked=tuple(unit for unit in masked if unit != "lvm2-monitor.service"))
+    return replace(plain, units_masked=tuple(dict.fromkeys((*plain.units_masked, *CONTAINER.units_masked))))
 
 
-def _is_current(directory: Path, wanted: recipe.ImageRecipe) -> bool:
+def is_current(directory: Path, wanted: recipe.ImageRecipe) -> bool:
     """Whether the image there was built from this recipe and is whole."""
     try:
         found = description.read(directory / f"{wanted.name}.json")

@@ -73,6 +73,9 @@ def command(plan: SparePlan, files: Files, *, accelerated: bool) -> list[str]:
     name, memory_mib = plan.name, plan.memory_mib
     words = machine.chassis(name, files, memory_mib=memory_mib, hypervisor="kvm", accelerated=accelerated)
     words += ["-boot", f"reboot-timeout={_RETRY_MS}"]
+    # By these vcrecon tells machines apart that come with the same MAC.
+    words += ["-uuid", f"7663726c-6162-4000-8000-{plan.number:012x}"]
+    words += ["-smbios", f"type=1,manufacturer=vcrecon,product=lab,serial={name}"]
     if plan.firmware == "uefi":
         words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_OVMF / 'OVMF_CODE_4M.fd'}"]
         words += ["-drive", f"if=pflash,unit=1,format=raw,file={files.machine(name) / 'vars.fd'}"]
