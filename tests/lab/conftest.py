@@ -1,4 +1,6 @@
-"""One lab for all tests of this directory: made once, brought up by `vcrecon apply`, then kept by the service.
+"""One lab for all tests of a run: made once, brought up by `vcrecon apply`, then kept by the service.
+
+The tests marked `bare_metal` run apart, on a lab of one container and blank machines to install.
 
 VCRECON_LAB_REUSE=1 takes a lab that is up already and leaves it there: for people who work on these tests.
 VCRECON_LAB_UEFI=1 gives the lab a spare machine with UEFI as well.
@@ -7,6 +9,7 @@ VCRECON_LAB_UEFI=1 gives the lab a spare machine with UEFI as well.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +21,9 @@ from lab_site import CLI, LabSite
 
 from vcrecon.lab import layout
 from vcrecon.lab.layout import Files
+from vcrecon.spec.rewrite import rewrite
 
+LAB_SPECS = Path(__file__).parents[2] / "specs" / "lab"
 REUSE = os.environ.get("VCRECON_LAB_REUSE", "") not in {"", "0"}
 UEFI = os.environ.get("VCRECON_LAB_UEFI", "") not in {"", "0"}
 NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "apt-ftparchive", "tcpdump", "nsenter", "ssh", "dnsmasq")
@@ -63,12 +68,16 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     found = LabSite(Files(), tmp_path_factory.mktemp("lab") / "service.log")
     before = traces()
     if not REUSE:
-        request.getfixturevalue("after_a_crash")
+        options = []
+        if all(item.get_closest_marker("bare_metal") for item in request.session.items):
+            small = _one_container(tmp_path_factory.mktemp("specs"))
+            options = ["--specs", str(small), "--bare-metal", "--uefi-spares", "1" if UEFI else "0"]
+        else:
+            request.getfixturevalue("after_a_crash")
         with found.timed("lab up"):
-            spares = ["--bare-metal", "--uefi-spares", "1" if UEFI else "0"]
-            subprocess.run([*CLI, "lab", "up", *spares], check=True, timeout=2400)
+            subprocess.run([*CLI, "lab", "up", *options], check=True, timeout=2400)
     try:
-        with found.timed("apply: from blank disks to 7 guests that answer"):
+        with found.timed("apply: until every guest answers"):
             found.vcrecon("apply", str(found.files.specs), deadline_s=3000)
         found.start()
         yield found
@@ -80,6 +89,16 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             subprocess.run([*CLI, "lab", "down"], check=True, timeout=300)
             after = traces()
             assert after == before, "the lab left something behind"
+
+
+def _one_container(target: Path) -> Path:
+    """The lab's spec with its first container and no guests."""
+    shutil.copytree(LAB_SPECS, target, dirs_exist_ok=True)
+    first = {"name": "c01", "address": "10.64.0.11", "hypervisor": "kvm"}
+    rewrite(target / "containers.yaml", lambda document: document.update(containers=[first]))
+    rewrite(target / "clusters.yaml", lambda document: document.update(clusters=[], guests=[]))
+    rewrite(target / "deployment.yaml", lambda document: document.update(deployment={"c01": []}))
+    return target
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,10 @@ from lab_site import LabSite, Status
 from vcrecon.lab import boot_files, lab, spare
 from vcrecon.lab.layout import SparePlan
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.lab, pytest.mark.timeout(3600)]
+pytestmark = [
+    *(pytest.mark.root, pytest.mark.slow, pytest.mark.lab, pytest.mark.bare_metal),
+    pytest.mark.timeout(3600),
+]
 
 NAMES = {"spare1": "c05", "spare2": "c06"}
 GUEST = "newcomer"

@@ -16,7 +16,7 @@ from vcrecon.boot.images import description
 from vcrecon.cli import lab_bare_metal
 from vcrecon.errors import Refused
 from vcrecon.lab import boot_files, breakage, inside, lab, layout, machine, network, spare
-from vcrecon.lab.bind import name_system, write_specs
+from vcrecon.lab.bind import offer_installs, write_specs
 from vcrecon.lab.images import ContainerImage
 from vcrecon.lab.layout import PROVISIONING, Files, MachinePlan, SparePlan
 from vcrecon.lab.recipes import CONTAINER, GUEST
@@ -35,10 +35,7 @@ IMAGE = ContainerImage(Path("disk.raw"), Path("vmlinuz"), Path("initrd"), Path("
 
 
 def _bind(source: Path, target: Path, plans: tuple[MachinePlan, ...]) -> None:
-    write_specs(
-        source, target, site="lab-1", machines=plans, artifacts=ARTIFACTS, public_key="ssh-ed25519 AAAA lab",
-        boot=target.parent / "boot",
-    )  # fmt: skip
+    write_specs(source, target, site="lab-1", machines=plans, artifacts=ARTIFACTS, public_key="ssh-ed25519 AAAA lab")
 
 
 @pytest.mark.parametrize("source", [LAB, SMALL], ids=["specs/lab", "specs/small"])
@@ -61,11 +58,12 @@ def test_a_bound_spec_is_valid_and_leads_to_the_lab(tmp_path: Path, source: Path
 
 
 class TestBareMetal:
-    """The bound spec is ready for installs, and installs nothing by itself."""
+    """A lab with --bare-metal can install machines, and installs nothing by itself."""
 
     @pytest.fixture
     def specs(self, tmp_path: Path) -> Path:
         _bind(LAB, tmp_path / "specs", lab._lay_out(LAB, accelerated=False).machines)
+        offer_installs(tmp_path / "specs", tmp_path / "boot", SHA)
         return tmp_path / "specs"
 
     def test_vcrecon_serves_the_labs_own_network(self, specs: Path) -> None:
@@ -80,7 +78,6 @@ class TestBareMetal:
 
     def test_a_spare_is_adopted_by_name_address_and_system(self, specs: Path) -> None:
         entry = SparePlan("spare1", 4, 1)
-        name_system(specs, SHA)
         mac, address = entry.provisioning_mac, entry.address
         adopt(specs, mac, name="c05", address=address, template=None, system=boot_files.SYSTEM).write()
         found = load(specs).spec
@@ -91,19 +88,17 @@ class TestBareMetal:
         assert "net.ifnames=0" in found.systems[boot_files.SYSTEM].cmdline
 
     def test_an_image_that_is_named_already_is_not_named_again(self, specs: Path) -> None:
-        name_system(specs, SHA)
-        before = (specs / "images.yaml").stat().st_mtime_ns
-        name_system(specs, SHA)
-        assert (specs / "images.yaml").stat().st_mtime_ns == before
-        name_system(specs, "cd" * 32)
+        before = [(specs / name).stat().st_mtime_ns for name in ("images.yaml", "site.yaml")]
+        offer_installs(specs, specs.parent / "boot", SHA)
+        assert [(specs / name).stat().st_mtime_ns for name in ("images.yaml", "site.yaml")] == before
+        offer_installs(specs, specs.parent / "boot", "cd" * 32)
         assert load(specs).spec.systems[boot_files.SYSTEM].root.sha256 == "cd" * 32
 
 
 class TestBootFiles:
-    def test_without_a_build_the_directory_is_there_and_empty(self, tmp_path: Path) -> None:
-        files = Files(tmp_path / "lab")
-        assert boot_files.lay(tmp_path / "cache", files, lambda _: None) is None
-        assert list(files.boot.iterdir()) == []
+    def test_without_a_build_it_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(Refused, match="lab up --bare-metal"):
+            boot_files.lay(tmp_path / "cache", Files(tmp_path / "lab"))
 
     def test_what_the_cache_has_is_given_as_plain_files(self, tmp_path: Path) -> None:
         files, source = Files(tmp_path / "lab"), tmp_path / "cache" / boot_files.DIRECTORY
@@ -111,7 +106,7 @@ class TestBootFiles:
         for name in names:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_text(name)
-        found = boot_files.lay(tmp_path / "cache", files, lambda _: None)
+        found = boot_files.lay(tmp_path / "cache", files)
         assert found == hashlib.sha256(names[-1].encode()).hexdigest()
         for name in names:
             assert (files.boot / name).read_text() == name
@@ -124,7 +119,7 @@ class TestBootFiles:
             source.mkdir(parents=True, exist_ok=True)
             system.unlink(missing_ok=True)
             system.write_text(text)
-            boot_files.lay(tmp_path / "cache", files, lambda _: None)
+            boot_files.lay(tmp_path / "cache", files)
             assert boot_files.system_file(files.boot).read_text() == text
 
 

@@ -41,13 +41,19 @@ def up(
         Accel, typer.Option("--accel", help="auto tries /dev/kvm, and emulates where that does not run.")
     ] = "auto",
     spares: Annotated[
-        int, typer.Option("--spares", min=0, max=4, help="Blank machines to install, left off; spare2 has two disks.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            "--spares", min=0, max=4, help="Blank machines, left off; spare2 has two disks. Two with --bare-metal."
+        ),
+    ] = None,
     uefi_spares: Annotated[
         int, typer.Option("--uefi-spares", min=0, max=4, help="More of them, with UEFI; needs the package ovmf.")
     ] = 0,
     bare_metal: Annotated[
-        bool, typer.Option("--bare-metal", help="Also build what the spare machines are installed with, once.")
+        bool,
+        typer.Option(
+            "--bare-metal", help="Let vcrecon install spare machines; builds once what they are installed with."
+        ),
     ] = False,
 ) -> None:
     """Build the images once, start a virtual machine for every container, and write a spec directory for them.
@@ -62,7 +68,15 @@ def up(
         from vcrecon.cli.lab_bare_metal import build
 
         build(tell)
-    plan = lab.up(specs or shipped_specs("lab"), tell, accel=accel, spares=spares, uefi_spares=uefi_spares)
+    count = (2 if bare_metal else 0) if spares is None else spares
+    plan = lab.up(
+        specs or shipped_specs("lab"),
+        tell,
+        accel=accel,
+        spares=count,
+        uefi_spares=uefi_spares,
+        bare_metal=bare_metal,
+    )
     target = Files().specs
     typer.echo(f"The lab is up: {len(plan.machines)} containers. Its spec directory is {target}")
     typer.echo(f"  vcrecon apply {target}            bring up its guests, once")

@@ -24,38 +24,38 @@ _SPARE_MEMORY, _SPARE_DISK, _SPARE_ROOT = "1GiB", "6GiB", "4GiB"
 
 def write_specs(
     source: Path, target: Path, *, site: str, machines: Sequence[MachinePlan], artifacts: Mapping[str, tuple[str, str]],
-    public_key: str, boot: Path,
+    public_key: str,
 ) -> None:  # fmt: skip
-    """Copy `source` to `target` and rewrite the bindings.
-
-    `artifacts`: part of an image to (URL, SHA-256). `boot`: the directory that machines are installed from.
-    """
+    """Copy `source` to `target` and rewrite the bindings. `artifacts`: part of an image to (URL, SHA-256)."""
     shutil.copytree(source, target, dirs_exist_ok=True)
-    rewrite(target / "site.yaml", lambda document: _bind_site(document, site, public_key, boot))
+    rewrite(target / "site.yaml", lambda document: _bind_site(document, site, public_key))
     rewrite(target / "containers.yaml", lambda document: _bind_containers(document, machines))
     rewrite(target / "images.yaml", lambda document: _bind_images(document, artifacts))
 
 
-def name_system(specs: Path, sha256: str) -> None:
-    """Name the system image of spare machines in images.yaml, unless it is there with this SHA-256."""
+def offer_installs(specs: Path, boot: Path, sha256: str) -> None:
+    """Let the spec install spare machines from the directory `boot`, whose system image has this SHA-256."""
+    provisioning = {
+        "mode": "managed",
+        "interface": layout.VETH,
+        "address": layout.THIS_MACHINE,
+        "strangers": list(layout.STRANGERS),
+        "images": str(boot),
+    }
     url = f"http://{layout.THIS_MACHINE}:{layout.BOOT_PORT}/images/{boot_files.system_file(specs).name}"
-    entry = {"root": {"url": url, "sha256": sha256}, "hypervisor": "kvm", "cmdline": _SYSTEM_CMDLINE}
-    found = load(specs).spec.systems.get(boot_files.SYSTEM)
-    if found is not None and (found.root.url, found.root.sha256) == (url, sha256):
-        return
-    systems = {boot_files.SYSTEM: entry}
-    rewrite(specs / "images.yaml", lambda document: document.setdefault("systems", {}).update(systems))
+    system = {"root": {"url": url, "sha256": sha256}, "hypervisor": "kvm", "cmdline": _SYSTEM_CMDLINE}
+    found = load(specs).spec
+    known = found.systems.get(boot_files.SYSTEM)
+    if found.site.provisioning.mode != "managed":
+        rewrite(specs / "site.yaml", lambda document: document["provisioning"].update(provisioning))
+    if known is None or (known.root.url, known.root.sha256) != (url, sha256):
+        systems = {boot_files.SYSTEM: system}
+        rewrite(specs / "images.yaml", lambda document: document.setdefault("systems", {}).update(systems))
 
 
-def _bind_site(document: Any, site: str, public_key: str, boot: Path) -> None:
+def _bind_site(document: Any, site: str, public_key: str) -> None:
     document["site"] = site
-    provisioning = document.setdefault("provisioning", {})
-    provisioning["network"] = layout.PROVISIONING
-    provisioning["mode"] = "managed"
-    provisioning["interface"] = layout.VETH
-    provisioning["address"] = layout.THIS_MACHINE
-    provisioning["strangers"] = list(layout.STRANGERS)
-    provisioning["images"] = str(boot)
+    document.setdefault("provisioning", {})["network"] = layout.PROVISIONING
     ssh = document.setdefault("ssh", {})
     ssh["user"], ssh["key"], ssh["known_hosts"] = "root", "client_key", "known_hosts"
     keys = document.setdefault("defaults", {}).setdefault("authorized_keys", [])

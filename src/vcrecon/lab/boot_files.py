@@ -9,7 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from vcrecon.lab.images import Say, sha256
+from vcrecon.errors import Refused
+from vcrecon.lab.images import sha256
 from vcrecon.lab.layout import Files
 
 DIRECTORY = "boot"
@@ -24,10 +25,10 @@ def system_file(directory: Path) -> Path:
     return directory / f"{SYSTEM}.tar.zst"
 
 
-def lay(cache: Path, files: Files, say: Say) -> str | None:
-    """Give the lab what the cache has; returns the SHA-256 of the system image, None when there is none.
+def lay(cache: Path, files: Files) -> str:
+    """Give the lab what the cache has; returns the SHA-256 of the system image. Files that are the same already stay.
 
-    The directory is made in any case: the spec names it. Files that are the same already stay.
+    Raises Refused when nothing was built yet.
     """
     files.boot.mkdir(parents=True, exist_ok=True)
     source = cache / DIRECTORY
@@ -35,8 +36,7 @@ def lay(cache: Path, files: Files, say: Say) -> str | None:
         _place(source / name, files.boot / name)
     system = system_file(source)
     if not system.exists():
-        say("bare metal: no installer; `vcrecon lab up --bare-metal` builds one, for the spare machines")
-        return None
+        raise Refused(f"lab: {system} is not built yet; try: vcrecon lab up --bare-metal")
     return sha256(system)
 
 

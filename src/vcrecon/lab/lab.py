@@ -21,7 +21,7 @@ import asyncssh
 from vcrecon.errors import Refused
 from vcrecon.lab import boot_files, images, layout, machine, network, spare
 from vcrecon.lab.accel import kvm_works
-from vcrecon.lab.bind import name_system, write_specs
+from vcrecon.lab.bind import offer_installs, write_specs
 from vcrecon.lab.layout import Accel, Cabled, Files, MachinePlan, SparePlan
 from vcrecon.paths import listener_pid, socket_path, state_directory
 from vcrecon.spec.load import load
@@ -94,11 +94,12 @@ def write_plan(plan: Plan, files: Files) -> None:
 
 def up(
     specs: Path, say: Say, *, files: Files | None = None, cache: Path = layout.CACHE_DIR, accel: Accel = "auto",
-    spares: int = 0, uefi_spares: int = 0,
+    spares: int = 0, uefi_spares: int = 0, bare_metal: bool = False,
 ) -> Plan:  # fmt: skip
     """Make the lab, or what is missing of it, and wait until every container answers. Raises Refused, SpecError.
 
-    The spare machines, so many with BIOS and so many with UEFI, are made and left switched off.
+    The spare machines, so many with BIOS and so many with UEFI, are made and left switched off. With `bare_metal`
+    the spec lets vcrecon boot and install them from what the cache holds.
     """
     files = files or Files()
     _require_tools()
@@ -114,7 +115,8 @@ def up(
     else:
         plan = _lay_out(specs, kvm_works(containers, accel, say))
         _make(plan, specs, files, containers, guests, say)
-    _supply(cache, files, say)
+    if bare_metal:
+        offer_installs(files.specs, files.boot, boot_files.lay(cache, files))
     plan = _with_spares(plan, files, say, bios=spares, uefi=uefi_spares)
     for entry in plan.machines:
         if not machine.is_on(entry.name, files):
@@ -122,13 +124,6 @@ def up(
             machine.power_on(entry, containers, files, accelerated=plan.accelerated)
     _until_all_answer(plan, files, say)
     return plan
-
-
-def _supply(cache: Path, files: Files, say: Say) -> None:
-    """What spare machines are installed from, and its name in the spec."""
-    sha256 = boot_files.lay(cache, files, say)
-    if sha256 is not None:
-        name_system(files.specs, sha256)
 
 
 def _with_spares(plan: Plan, files: Files, say: Say, *, bios: int, uefi: int) -> Plan:
@@ -188,10 +183,7 @@ def _make(
         part: (f"http://{layout.IMAGES}:{layout.IMAGES_PORT}/{path.name}", images.sha256(path))
         for part, path in (("root", guests.root), ("kernel", guests.kernel), ("initrd", guests.initrd))
     }
-    write_specs(
-        specs, files.specs, site=plan.site, machines=plan.machines, artifacts=artifacts, public_key=public_key,
-        boot=files.boot,
-    )  # fmt: skip
+    write_specs(specs, files.specs, site=plan.site, machines=plan.machines, artifacts=artifacts, public_key=public_key)
     files.key.touch(mode=0o600)
     user_key.write_private_key(str(files.key))
     known = []
