@@ -26,12 +26,12 @@ echo "BOUND address=$ip mask=$mask router=$router dns=$dns file=$boot_file serve
 
 
 def run(*command: str, check: bool = True) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stderr or done.stdout}"
     return done.stdout
 
 
-def until(true: Any, what: str, deadline_s: float = 60.0) -> Any:
+def until(true: Any, what: str, deadline_s: float = 180.0) -> Any:
     """Wait until `true()` is, and return what it gave."""
     ends_s = time.monotonic() + deadline_s
     while not (found := true()):
@@ -112,11 +112,12 @@ class Wire:
         return dict(word.split("=", 1) for word in bound[0].split()[1:]) if bound else None
 
     def get(self, machine: str, url: str) -> str:
-        return run(*self.inside(machine, ["curl", "-sS", "--max-time", "20", url]))
+        return run(*self.inside(machine, ["curl", "-sS", "--max-time", "60", url]))
 
     @contextlib.contextmanager
-    def services(self, **provisioning: Any) -> Iterator[Services]:
-        process = Services(self, provisioning)
+    def services(self, *, under: Sequence[str] = (), **provisioning: Any) -> Iterator[Services]:
+        """Boot services, with what is different in the provisioning; run `under` another command."""
+        process = Services(self, provisioning, under)
         try:
             yield process
         finally:
@@ -135,8 +136,8 @@ class Wire:
 class Services:
     """Boot services that run in the master's namespace."""
 
-    def __init__(self, wire: Wire, provisioning: dict[str, Any]) -> None:
-        command = [sys.executable, str(HERE / "boot_process.py"), str(wire.home), json.dumps(provisioning)]
+    def __init__(self, wire: Wire, provisioning: dict[str, Any], under: Sequence[str]) -> None:
+        command = [*under, sys.executable, str(HERE / "boot_process.py"), str(wire.home), json.dumps(provisioning)]
         path = os.pathsep.join([str(HERE), *sys.path])
         self._log = (wire.home / "services.log").open("ab")
         self.process = subprocess.Popen(
@@ -158,7 +159,7 @@ class Services:
     def _answer(self) -> dict[str, Any]:
         """The next line that is JSON: the log goes to the same place."""
         assert self.process.stdout is not None
-        ends_s = time.monotonic() + 60
+        ends_s = time.monotonic() + 180
         while True:
             while b"\n" in self._left:
                 line, self._left = self._left.split(b"\n", 1)
@@ -174,12 +175,12 @@ class Services:
     def stop(self) -> None:
         """End them in order."""
         assert self.ask(stop=1) == {"stopped": True}
-        self.process.wait(30)
+        self.process.wait(120)
 
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(30)
+        self.process.wait(120)
         for stream in (self.process.stdin, self.process.stdout, self._log):
             if stream is not None:
                 with contextlib.suppress(OSError):

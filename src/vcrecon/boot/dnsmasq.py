@@ -31,7 +31,7 @@ def render(spec: Spec, *, state: Path, tftp: Path) -> str:
     network = IPv4Network(provisioning.network)
     lines = [
         f"# Made by vcrecon for the site {spec.site.name}; what is written here by hand is lost.",
-        *("port=0", "no-resolv", "no-hosts"),
+        *("port=0", "no-resolv", "no-hosts", "pid-file="),
         *(f"interface={provisioning.interface}", "except-interface=lo", "bind-dynamic"),
         *("dhcp-authoritative", "no-ping", "dhcp-ignore-clid", f"dhcp-leasefile={state / 'leases'}"),
         f"dhcp-lease-max={network.num_addresses}",
@@ -89,7 +89,8 @@ def free_range(spec: Spec) -> tuple[str, str] | None:
     taken |= {int(IPv4Address(a)) for a in (provisioning.address, provisioning.gateway, *provisioning.dns) if a}
     lowest, highest = int(network.network_address) + 1, int(network.broadcast_address) - 1
     best: tuple[int, int] | None = None
-    for low, high in _runs(lowest, highest, sorted(taken & set(range(lowest, highest + 1)), reverse=True)):
+    inside = sorted((number for number in taken if lowest <= number <= highest), reverse=True)
+    for low, high in _runs(lowest, highest, inside):
         if best is None or high - low > best[1] - best[0]:
             best = (low, high)
         if high - low + 1 >= STRANGERS_GOOD:

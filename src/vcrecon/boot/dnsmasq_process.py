@@ -28,7 +28,7 @@ IPXE = Path("/usr/lib/ipxe")
 PAUSE_S_FIRST, PAUSE_S_MAX = 1.0, 60.0
 PROVED_S = 60.0
 """After so long alive a death is a new trouble, not the old one again."""
-START_S = 10.0
+START_S = 30.0
 """How long `use` waits for it to serve; it goes on starting after that."""
 STOP_S = 5.0
 _LINE_BYTES_MAX = 64 << 10
@@ -44,8 +44,10 @@ def tftp_directory(directory: Path, bootstrap: str, *, loaders: Path = IPXE) -> 
     if missing:
         raise Refused(f"no {' and no '.join(missing)} in {loaders}: {INSTALL}")
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        directory.chmod(0o755)
+        for path in reversed((directory, *directory.parents)):
+            if not path.exists():
+                path.mkdir()
+                path.chmod(0o755)  # whatever the umask says
         for name in (BIOS_LOADER, EFI_LOADER):
             _replace(directory / name, (loaders / name).read_bytes())
         _replace(directory / BOOTSTRAP, bootstrap.encode())

@@ -26,6 +26,7 @@ def render(spec: Spec, proxied: tuple[str, int] = PROXIED) -> str:
         raise Refused(f"{images}: the path of provisioning.images must be absolute and plain for nginx; rename it")
     return f"""\
 # Made by vcrecon for the site {spec.site.name}: `vcrecon` itself then listens on {proxied[0]}:{proxied[1]} only.
+# {images} must be readable by nginx's own user (below /var/lib/vcrecon it is not: set provisioning.images).
 server {{
     listen {provisioning.address}:{provisioning.port};
     server_tokens off;
