@@ -327,6 +327,9 @@ class SiteControls:
         """Take a person's word that a container's disks may be made anew (S2)."""
         return self._installs.reinstall(name, give_up, by)
 
+    def cancel_reinstall(self, name: str, by: str) -> str:
+        return self._installs.cancel_reinstall(name, by)
+
     def guest(self, name: str) -> dict[str, Any]:
         """All that a command needs to work on one guest by hand: where it is, how to get there, how far a wish is."""
         c, plain = self._controller, self._guest_name(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from vcrecon.controller import Controller
 from vcrecon.core.install_queue import eta_s
-from vcrecon.core.install_rules import given_up, installable, residents
+from vcrecon.core.install_rules import given_up, installable, residents, spent
 from vcrecon.core.memory import Consent
 from vcrecon.core.observation import Seen
 from vcrecon.core.world import frozen
@@ -123,6 +123,22 @@ class InstallControls:
         if found["reachable"]:
             return f"{plain} reboots, and is installed anew when it boots from the network"
         return f"switch {plain} on and let it boot from the network (MAC {found['mac']}): it is installed anew"
+
+    def cancel_reinstall(self, name: str, by: str) -> str:
+        """Take back what was asked for, while it has not begun."""
+        c, plain = self._controller, self.container(name)["name"]
+        ticket = c.memory.tickets.get(plain)
+        if ticket is not None and ticket.state != "installed":
+            raise Refused(f"{plain} is being installed now, so its disks may be gone already: it goes on")
+        subjects = spent(c.memory, plain)
+        if not subjects:
+            raise Refused(f"nobody asked for {plain} to be installed anew")
+        with c.ledger.record.batch() as batch:
+            for subject in subjects:
+                batch.remove_consent("reinstall", subject)
+            batch.event(f"container/{plain}", "reinstall-cancelled", f"{by} took the word back")
+        c.wake((plain,))
+        return f"{plain} stays as it is"
 
     def _refuse_impossible(self, name: str) -> None:
         c = self._controller

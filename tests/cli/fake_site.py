@@ -201,6 +201,10 @@ class FakeControls:
         self.asked.append(("reinstall", name, give_up, by))
         return f"{name} is installed anew"
 
+    def cancel_reinstall(self, name: str, by: str) -> str:
+        self.asked.append(("cancel-reinstall", name, by))
+        return f"{name} stays as it is"
+
     def guest(self, name: str) -> dict[str, Any]:
         return {**self.found, "name": name}
 

@@ -48,6 +48,10 @@ class TestReinstall:
         assert "vcrecon reinstall c01 --give-up a-head" in result.err
         assert controls.asked == []
 
+    def test_can_be_taken_back(self, vcrecon: Type, state: Path, controls: FakeControls) -> None:
+        result = vcrecon("reinstall", "c01", "--cancel", "--state", state)
+        assert (result.out, controls.asked) == ("c01 stays as it is\n", [("cancel-reinstall", "c01", "ann")])
+
     def test_warns_of_what_is_not_known(self, vcrecon: Type, state: Path, controls: FakeControls) -> None:
         controls.machine = a_found_container(looked_at=False, reachable=False)
         result = vcrecon("reinstall", "c01", "--yes", "--state", state)

@@ -228,6 +228,15 @@ class TestReinstall:
             await play.happened("container/c01", "finish-install")
             await play.converged()
 
+    async def test_can_be_taken_back_while_it_waits(self, tmp_path: Path) -> None:
+        async with playground(tmp_path, bind=with_c01_blank, converge=False) as play:
+            play.controls.reinstall("c01", [], "a test")
+            await play.blocked("container/c01", "switch-on")
+            assert play.controls.cancel_reinstall("c01", "a test") == "c01 stays as it is"
+            await play.blocked("container/c01", "never-booted")
+            with pytest.raises(Refused, match="nobody asked for c01"):
+                play.controls.cancel_reinstall("c01", "a test")
+
     async def test_with_a_dead_power_control_is_tried_again(self, tmp_path: Path) -> None:
         async with playground(tmp_path, bind=installable_by_power) as play:
             switch = Switch(Machine(play, "c01"))

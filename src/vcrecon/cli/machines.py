@@ -26,6 +26,7 @@ def reinstall(
         list[str] | None,
         typer.Option("--give-up", metavar="GUEST", help="A guest whose work there may be lost; once for each."),
     ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Take it back, while it has not begun.")] = False,
     yes: options.Yes = False,
     socket: options.SocketPath = None,
     state: options.State = None,
@@ -37,6 +38,9 @@ def reinstall(
     """
     target = Target(socket, state, specs)
     found = _facts(target, container)
+    if cancel:
+        say(talk(target, lambda client: client.cancel_reinstall(found["name"], who())))
+        return
     name, named = found["name"], [guest.removeprefix("guest/") for guest in give_up or ()]
     missing = [guest for guest in found["touched"] if guest not in named]
     if missing:

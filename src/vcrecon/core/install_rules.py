@@ -188,7 +188,7 @@ def _never_seen(view: View, observation: Unseen) -> Verdict | None:
         reason = f"it booted from the network ({called.platform or 'iPXE'}) and was never installed"
         return Verdict(Do(_install(entry, reason)), ContainerState.PXE, "waits for its install", hold)
     power = view.boot.power.get(name)
-    if entry.power.kind != "manual" and power == "off" and view.memory.claims_complete:
+    if entry.power.kind != "manual" and power == "off":
         action = _install(entry, "it is switched off and was never installed", rouse="switch-on")
         return Verdict(Do(action), None, "", hold)
     is_on = f"; its switch says {power}" if power else ""

@@ -71,6 +71,9 @@ class Controls(Protocol):
     def reinstall(self, name: str, give_up: list[str], by: str) -> str:
         """Note a person's word that a container's disks, and these guests' work on them, may be lost (S2)."""
 
+    def cancel_reinstall(self, name: str, by: str) -> str:
+        """Take that word back, while nothing has begun."""
+
     def guest(self, name: str) -> dict[str, Any]:
         """Where a guest is, how to get there, and how far a wish for its disk is."""
 
@@ -141,6 +144,7 @@ class ControlServer:
                 web.post("/v1/power-fence", self._power_fence),
                 web.get("/v1/container", self._container),
                 web.post("/v1/reinstall", self._reinstall),
+                web.post("/v1/cancel-reinstall", self._cancel_reinstall),
                 web.get("/v1/guest", self._guest),
                 web.post("/v1/rescue", self._rescue),
                 web.post("/v1/release", self._release),
@@ -203,6 +207,10 @@ class ControlServer:
         if not isinstance(give_up, list) or not all(isinstance(name, str) and name for name in give_up):
             raise _BadInput("'give_up' must be a list of guest names")
         return _message(self._controls.reinstall(_text(body, "container"), give_up, _text(body, "by")))
+
+    async def _cancel_reinstall(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        return _message(self._controls.cancel_reinstall(_text(body, "container"), _text(body, "by")))
 
     async def _guest(self, request: web.Request) -> web.Response:
         return web.json_response(self._controls.guest(request.query.get("name", "")))
@@ -292,6 +300,9 @@ class ControlClient:
     async def reinstall(self, container: str, give_up: Sequence[str], by: str) -> str:
         body = {"container": container, "give_up": list(give_up), "by": by}
         return str((await self._call("POST", "reinstall", body))["message"])
+
+    async def cancel_reinstall(self, container: str, by: str) -> str:
+        return str((await self._call("POST", "cancel-reinstall", {"container": container, "by": by}))["message"])
 
     async def guest(self, name: str) -> dict[str, Any]:
         return await self._call("GET", "guest", query={"name": name})
