@@ -77,7 +77,7 @@ async def test_a_machine_in_an_unclear_state_is_told_to_go_off(tls: ssl.SSLConte
 
 async def test_off_for_a_moment_during_a_restart_is_no_proof(tls: ssl.SSLContext, switch_of: SwitchOf) -> None:
     bmc = FakeBmc(ignores_reset=True, flickers=["On", "Off", "On", "Off", "On"])
-    error = await failure(bmc, tls, switch_of, "off", effect_s=0.2)
+    error = await failure(bmc, tls, switch_of, "off", effect_s=1.0)
     assert error.kind == "power-no-effect"
 
 

@@ -65,7 +65,7 @@ class RedfishSwitch(VerifiedSwitch):
         def visit() -> _T:
             try:
                 with _service(service, login, trusted, self._patience) as root:
-                    return question(root.get_system(path))
+                    return question(root.get_system(path or _only_system(root)))
             except _GARBAGE as error:
                 # `from None`: the chain below holds requests, and these the password.
                 raise self._meaning(error, service) from None
@@ -174,6 +174,14 @@ def _service(url: str, login: Login, trusted: str | bool, patience: Patience) ->
         yield sushy.Sushy(url, auth=auth.BasicAuth(login.user, login.password), connector=line)
     finally:
         line.close()
+
+
+def _only_system(root: Any) -> str:
+    """The path of the service's one system. sushy's own default would load it twice, and others as well."""
+    paths: tuple[str, ...] = root.get_system_collection().members_identities
+    if len(paths) != 1:
+        raise exceptions.UnknownDefaultError(entity="ComputerSystem", error=f"there are {len(paths)}")
+    return paths[0]
 
 
 def _state(system: Any) -> PowerState:
