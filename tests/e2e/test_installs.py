@@ -19,7 +19,7 @@ async def with_c01_blank(play: Playground) -> None:
 
 
 async def with_c01_blank_and_hasty(play: Playground) -> None:
-    await installable(play, install_deadline="0.5s")
+    await installable(play, install_deadline="3s")
     await Machine(play, "c01").blank()
 
 
