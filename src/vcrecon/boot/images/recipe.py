@@ -27,7 +27,8 @@ _CONTAINER = (
         "zstd",
         "ca-certificates",
     ),
-    *("psmisc", "tcpdump", "smartmontools"),
+    # busybox: without it the initramfs has no rm, which mdadm's script for a mirror with a disk gone calls.
+    *("psmisc", "tcpdump", "smartmontools", "busybox"),
 )
 _HYPERVISOR: Mapping[HypervisorName, tuple[str, ...]] = {
     "kvm": ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86"),
