@@ -98,6 +98,8 @@ def _bootstrap(recipe: Recipe, tree: Path, scratch: Path, made: Path, say: Say) 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     command = [
+        # In a mount namespace of its own: a build that is killed leaves nothing mounted in its tree.
+        *("unshare", "--mount", "--propagation", "private"),
         "mmdebstrap",
         "--variant=minbase",
         "--format=directory",
