@@ -42,8 +42,8 @@ def bootstrap(
     """Make a tree of Debian packages at `target`. Raises Refused, with the tool's last words."""
     run(
         [
-            # In a mount namespace of its own: a build that is killed leaves no /proc and /sys mounted in its tree, where
-            # whoever clears it away would remove through them.
+            # In a mount namespace of its own: a build that is killed leaves no /proc and /sys mounted in its tree,
+            # through which whoever clears it away would reach the real ones.
             *("unshare", "--mount", "--propagation", "private"),
             "mmdebstrap",
             f"--variant={variant}",
