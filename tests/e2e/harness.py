@@ -36,7 +36,7 @@ from vcrecon.sim.timing import Timing
 from vcrecon.spec.load import load
 
 SMALL = Path(__file__).parents[2] / "specs" / "small"
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 LOOK_AGAIN_S = 0.02
 STUDENT_FILE = "/root/thesis.txt"
 STUDENT_TEXT = "three weeks of work\n"
