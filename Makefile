@@ -27,7 +27,7 @@ demo: venv ## run the tutorial site, simulated, from spec to self-healing (about
 
 test: venv test-packages check ## everything that must pass before a change lands
 	$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab"
-	$(BIN)/pytest -m "lab and not bare_metal and not conformance"
+	$(BIN)/pytest -m "lab and not bare_metal"
 	$(BIN)/pytest -m bare_metal
 
 test-packages:

@@ -62,7 +62,7 @@ def report(options: argparse.Namespace, real: Run, mirrored: Run) -> int:
     if options.out:
         options.out.write_text(text, encoding="utf-8")
     if options.capture:
-        save(real, options.capture, options.what, update=bool(options.only))
+        save(real, options.capture, options.what, update=bool(options.only or options.hypervisor_only))
     wrong = [row for row in rows if row.wrong]
     for row in wrong:
         print(f"{row.case.name}\n    {row.wrong}")
