@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from vcrecon.spec.model import Guest, Spec
 CLI = [sys.executable, "-m", "vcrecon"]
 CONVERGE_S = 1500.0
 """An emulated guest boots in one to three minutes when nothing else runs; a loaded machine takes longer."""
+
+LOGIN_S = 180.0
+"""A guest answers on its network before its sshd has started."""
 
 Status = dict[str, Any]
 
@@ -54,22 +58,20 @@ class LabSite:
     def on(self, name: str, script: str, *, check: bool = True, deadline_s: float = 300.0) -> str:
         """What a shell script says on a container or a guest."""
         command = ssh_command(name, [script], self.files, "-o", "ConnectTimeout=30")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)
+        ends_s = time.monotonic() + LOGIN_S
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)
+            if not check or not _no_login(done.returncode, done.stderr) or time.monotonic() > ends_s:
+                break
+            time.sleep(2.0)
         assert not check or done.returncode == 0, f"on {name}: {script}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def everywhere(self, names: list[str], script: str) -> dict[str, str]:
-        """The same script on several hosts or guests at once; what each said, errors included."""
-        running = {
-            name: subprocess.Popen(
-                ssh_command(name, [script], self.files, "-o", "ConnectTimeout=30"),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for name in names
-        }
-        return {name: process.communicate(timeout=600)[0] for name, process in running.items()}
+        """The same script on several hosts or guests at once; what each said."""
+        with ThreadPoolExecutor(max(len(names), 1)) as pool:
+            said = pool.map(lambda name: self.on(name, script, deadline_s=600.0), names)
+            return dict(zip(names, said, strict=True))
 
     def start(self, *, record: str | None = None) -> None:
         """`vcrecon run` on the lab, as a process of its own; on the site's record or on a new one."""
@@ -173,6 +175,11 @@ class LabSite:
             document["deployment"][target].append(guest)
 
         self.edit("deployment.yaml", change)
+
+
+def _no_login(status: int, said: str) -> bool:
+    """Whether ssh failed before the script began."""
+    return status == 255 and any(words in said for words in ("refused", "kex_exchange_identification", "timed out"))
 
 
 def address(guest: Guest, network: str) -> str:
