@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conformance.__main__ import main
 from lab_site import LabSite
+from tests.lab.conformance.__main__ import main
 
 from vcrecon.lab import layout
 
