@@ -92,12 +92,14 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _one_container(target: Path) -> Path:
-    """The lab's spec with its first container and no guests."""
+    """The lab's spec with its first container and one guest, which a spec must have."""
     shutil.copytree(LAB_SPECS, target, dirs_exist_ok=True)
     first = {"name": "c01", "address": "10.64.0.11", "hypervisor": "kvm"}
     rewrite(target / "containers.yaml", lambda document: document.update(containers=[first]))
-    rewrite(target / "clusters.yaml", lambda document: document.update(clusters=[], guests=[]))
-    rewrite(target / "deployment.yaml", lambda document: document.update(deployment={"c01": []}))
+    place = [{"network": "outside", "address": "10.200.0.10"}]
+    early = {"name": "early", "template": "small", "interfaces": place}
+    rewrite(target / "clusters.yaml", lambda document: document.update(clusters=[], guests=[early]))
+    rewrite(target / "deployment.yaml", lambda document: document.update(deployment={"c01": ["early"]}))
     return target
 
 
