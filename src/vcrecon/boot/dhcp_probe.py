@@ -12,7 +12,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from vcrecon.errors import Refused
 
@@ -112,13 +111,14 @@ async def other_servers(interface: str, *, own: str, listen_s: float = LISTEN_S)
     transaction = secrets.randbits(32)
     found: dict[str, Offer] = {}
     try:
-        mac = _mac(interface)
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETHERTYPE_IPV4))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _cannot_ask(interface, error) from None
     with wire:
         try:
             wire.bind((interface, _ETHERTYPE_IPV4))
+            # Not from /sys, which in a network namespace may be that of another.
+            mac = wire.getsockname()[4]
             ends_s = loop.time() + listen_s
             while (now_s := loop.time()) < ends_s:
                 wire.send(discover(mac, transaction))
@@ -126,10 +126,6 @@ async def other_servers(interface: str, *, own: str, listen_s: float = LISTEN_S)
         except OSError as error:
             raise _cannot_ask(interface, error) from None
     return [one for server, one in sorted(found.items()) if server != own]
-
-
-def _mac(interface: str) -> bytes:
-    return bytes.fromhex(Path(f"/sys/class/net/{interface}/address").read_text(encoding="ascii").replace(":", ""))
 
 
 async def _collect(wire: socket.socket, transaction: int, found: dict[str, Offer], until_s: float) -> None:
@@ -144,8 +140,8 @@ async def _collect(wire: socket.socket, transaction: int, found: dict[str, Offer
         return
 
 
-def _cannot_ask(interface: str, error: Exception) -> Refused:
-    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _cannot_ask(interface: str, error: OSError) -> Refused:
+    why = error.strerror or str(error)
     return Refused(
         f"cannot look for other DHCP servers on {interface}: {why}; is the interface there and up "
         "(`ip -br link`), and does vcrecon run as root?"
