@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,7 +162,8 @@ def test_another_dhcp_server_is_named_and_ours_stays_off_until_it_is_gone(wire: 
         wire.inside(
             other,
             ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
-             "--bind-interfaces", "--dhcp-range=10.9.0.100,10.9.0.110", "--no-ping", f"--dhcp-leasefile={leases}", "--pid-file="],
+             "--bind-interfaces", "--dhcp-range=10.9.0.100,10.9.0.110", "--no-ping", f"--dhcp-leasefile={leases}",
+             "--pid-file="],
         )
     )  # fmt: skip
     try:
@@ -188,3 +190,22 @@ def test_a_missing_interface_is_a_problem_and_heals(wire: Wire) -> None:
         wire.ip("link", "add", "vcbs9", "type", "bridge")
         wire.ip("link", "set", "vcbs9", "up")
         until(lambda: services.ask()["problem"] is None, "the interface is used")
+
+
+_FORGOTTEN = """
+import socket, sys
+for _ in range(100):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
+        asks.sendto(b"\\0\\1undionly.kpxe\\0octet\\0", ("10.9.0.1", 69))
+"""
+
+
+def test_requests_that_nobody_waits_for_keep_no_machine_from_its_loader(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as services:
+        services.ask()
+        wire.lease(machine)
+        run(*wire.inside(machine, [sys.executable, "-c", _FORGOTTEN]))
+        copy = wire.home / "copy"
+        run(*wire.inside(machine, ["busybox", "tftp", "-g", "-r", "boot.ipxe", "-l", str(copy), "10.9.0.1"]))
+        assert copy.read_bytes() == (wire.home / "public" / "tftp" / "boot.ipxe").read_bytes()
