@@ -36,7 +36,10 @@ AFTER = ("unpack", "boot-loader", "context", "done")
 
 @dataclass
 class Tally:
-    """What all machines together did. Times are `time.monotonic`, the same clock for every process."""
+    """What all machines together did. Times are `time.monotonic`, the same clock for every process.
+
+    `asked_s`: when each first asked the master what to boot; `began_s`: when it was given its installer.
+    """
 
     tftp_bytes: int = 0
     http_bytes: int = 0
@@ -44,6 +47,8 @@ class Tally:
     busy: int = 0
     busy_most: int = 0
     retries: int = 0
+    asked_s: list[float] = field(default_factory=list)
+    began_s: list[float] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -64,7 +69,9 @@ class Machine:
         began_s = time.monotonic()
         try:
             script = await self._firmware()
+            self._tally.asked_s.append(time.monotonic())
             kernel = await self._wait_in_line(script)
+            self._tally.began_s.append(time.monotonic())
             self._tally.busy += 1
             self._tally.busy_most = max(self._tally.busy, self._tally.busy_most)
             try:
@@ -171,7 +178,7 @@ class Machine:
 
 async def install(machines: Sequence[tuple[str, str]], deadline_s: float) -> dict[str, Any]:
     """Switch all machines on at once, and wait for the last of them."""
-    tally, began_s = Tally(), time.monotonic()
+    tally, on_s = Tally(), time.monotonic()
     work = asyncio.gather(*(Machine(link, mac, tally).run() for link, mac in machines))
     try:
         async with asyncio.timeout(deadline_s):
@@ -180,7 +187,7 @@ async def install(machines: Sequence[tuple[str, str]], deadline_s: float) -> dic
                 await asyncio.wait([work], timeout=SAMPLE_S)
     except TimeoutError:
         tally.failures.append(f"{len(machines) - len(tally.ends_s)} were not done after {deadline_s:.0f} s")
-    return {"began_s": began_s, **vars(tally)}
+    return {"on_s": on_s, **vars(tally)}
 
 
 async def tftp(links: Sequence[str], server: str, name: str, seconds: float) -> dict[str, Any]:
