@@ -1,7 +1,7 @@
 """`python -m benchmarks`: run the benchmarks named, or all; print a table each and write one JSON file.
 
-Called by `make bench`. Everything stays on loopback, and every process started here is ended by its id, also
-when the run is stopped early.
+Called by `make bench`. Everything stays on loopback or in namespaces made for it, and every process
+started here is ended by its id, also when the run is stopped early.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import converge, lab_events, planner, ssh_fleet
+from benchmarks import boot, converge, lab_events, planner, ssh_fleet
 from benchmarks.report import Report, show
 
-NAMES = ("ssh", "planner", "converge")
+NAMES = ("ssh", "planner", "converge", "boot")
 ON_DEMAND = ("lab-events",)
 """Only when named: it needs a lab that is up and converged."""
 
@@ -43,6 +43,7 @@ def main() -> int:
         "ssh": lambda: ssh_fleet.run(quick=options.quick, ansible=options.ansible),
         "planner": lambda: planner.run(quick=options.quick),
         "converge": lambda: converge.run(quick=options.quick),
+        "boot": lambda: boot.run(quick=options.quick),
         "lab-events": lambda: lab_events.run(quick=options.quick),
     }
     reports = []

@@ -19,6 +19,9 @@ BIOS_LOADER = "undionly.kpxe"
 EFI_LOADER = "snponly.efi"
 STRANGERS_MAX = 128
 STRANGERS_GOOD = 16
+TFTP_MAX = 1000
+"""Transfers at once. A request that is sent again begins another one, which stays for minutes: with dnsmasq's own limit
+of 50 those fill it when a whole site is switched on at once, and then nobody's request is heard any more."""
 KNOWN_LEASE = "12h"
 STRANGER_LEASE = "10m"
 IPXE_NO_PROXY = "encap:175,176,1b"
@@ -45,7 +48,7 @@ def render(spec: Spec, *, state: Path, tftp: Path) -> str:
             lines.append(f"dhcp-host={container.mac},{container.address},{container.name},{KNOWN_LEASE}")
     lines += _options(provisioning.gateway, provisioning.dns)
     lines += boot_lines(provisioning.address)
-    lines += ["enable-tftp", f"tftp-root={tftp}"]
+    lines += ["enable-tftp", f"tftp-root={tftp}", f"tftp-max={TFTP_MAX}"]
     # Zeros: how often is left to dnsmasq, and this is no router to anywhere.
     lines += ["enable-ra", f"ra-param={provisioning.interface},0,0", f"dhcp-range={ra_prefix(spec)},ra-only,64"]
     return "\n".join(lines) + "\n"
