@@ -57,7 +57,8 @@ def _own_files(plan: MachinePlan) -> dict[str, tuple[bytes, int]]:
         f"vgs {group} >/dev/null 2>&1 && exit 0\n"
         f"vgcreate -qq {group} /dev/vdb\n"
         # A tenth is left for volumes of their own (storage: thick).
-        f"lvcreate -qq --type thin-pool -l 90%FREE --errorwhenfull y -n {pool} {group}\n"
+        f"lvcreate -qq --type thin-pool -l 90%FREE -n {pool} {group}\n"
+        f"lvchange -qq --errorwhenfull y {group}/{pool}\n"
     )
     release = f"hypervisor={plan.hypervisor}\ngeneration=lab\n"
     return {
