@@ -120,12 +120,8 @@ async def other_servers(interface: str, *, own: str, listen_s: float = LISTEN_S)
     with wire:
         try:
             wire.bind((interface, _ETHERTYPE_IPV4))
-<<<<<<< HEAD
-            mac: bytes = wire.getsockname()[4]
-=======
             # Not from /sys, which in a network namespace may be that of another.
-            mac = wire.getsockname()[4]
->>>>>>> boot-bench
+            mac: bytes = wire.getsockname()[4]
             ends_s = loop.time() + listen_s
             while (now_s := loop.time()) < ends_s:
                 wire.send(discover(mac, transaction))
@@ -150,11 +146,7 @@ async def _collect(wire: socket.socket, transaction: int, found: dict[str, Offer
 
 
 def _cannot_ask(interface: str, error: OSError) -> Refused:
-<<<<<<< HEAD
     why = error.strerror or error
-=======
-    why = error.strerror or str(error)
->>>>>>> boot-bench
     return Refused(
         f"cannot look for other DHCP servers on {interface}: {why}; is the interface there and up "
         "(`ip -br link`), and does vcrecon run as root?"
