@@ -21,6 +21,18 @@ def test_consent_lets_an_existing_system_be_replaced(pair: Installed, bench: Ben
     machine.pull_the_plug()
 
 
+def test_a_mirror_boots_by_itself_with_its_first_disk_gone(pair: Installed, bench: Bench) -> None:
+    """To sshd, with the host key that the master made for it."""
+    machine = bench.boot([copied(pair.disks[1])])
+    try:
+        said = bench.ssh("cat /etc/hostname /etc/vcrecon/release; cat /proc/mdstat; lvs --noheadings -o lv_name").stdout
+    finally:
+        machine.pull_the_plug()
+    assert said.splitlines()[:2] == ["c01", "hypervisor=kvm"]
+    assert {"root", "swap", "guests"} <= set(said.split())
+    assert "raid1" in said
+
+
 def test_a_mirror_boots_with_its_second_disk_gone(pair: Installed, bench: Bench) -> None:
     bench.boot([copied(pair.disks[0])]).pull_the_plug()
 

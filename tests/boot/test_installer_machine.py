@@ -38,18 +38,6 @@ def test_the_log_that_the_master_gets_holds_no_secret(pair: Installed, bench: Be
     assert [word for word in (TOKEN, "PRIVATE KEY", "$6$") if word in pair.log] == []
 
 
-def test_a_mirror_boots_by_itself_with_its_first_disk_gone(pair: Installed, bench: Bench) -> None:
-    """To sshd, with the host key that the master made for it."""
-    machine = bench.boot([copied(pair.disks[1])])
-    try:
-        said = bench.ssh("cat /etc/hostname /etc/vcrecon/release; cat /proc/mdstat; lvs --noheadings -o lv_name").stdout
-    finally:
-        machine.pull_the_plug()
-    assert said.splitlines()[:2] == ["c01", "hypervisor=kvm"]
-    assert {"root", "swap", "guests"} <= set(said.split())
-    assert "raid1" in said
-
-
 def test_what_is_on_a_disk_is_named_and_left_alone_without_consent(pair: Installed, bench: Bench, image: Path) -> None:
     disk = copied(pair.disks[0])
     before = sha256_of(disk, MIB)
