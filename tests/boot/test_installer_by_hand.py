@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from install_bench import DISK_BYTES, Bench, Installed, copied, job
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.bare_metal, pytest.mark.timeout(1800)]
 
 
 def test_a_machine_without_a_disk_says_so(bench: Bench, image: Path) -> None:

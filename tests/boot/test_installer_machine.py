@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from install_bench import CUTS, DISK_BYTES, MIB, TOKEN, Bench, Installed, copied, job, sha256_of
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("installer")]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.bare_metal, pytest.mark.timeout(1800)]
 
 
 def test_two_blank_disks_are_installed_though_the_download_was_cut_twice(pair: Installed) -> None:

@@ -39,7 +39,13 @@ async def test_a_blank_machine_becomes_a_container_whose_guests_run(tmp_path: Pa
     async with playground(tmp_path, bind=with_c01_blank, converge=False) as play:
         await play.blocked("container/c01", "never-booted")
         machine = Machine(play, "c01")
+        machine.go_on.clear()
         machine.boot()
+        # A state that no look falls into is not seen.
+        await play.until(
+            lambda: any("pxe → installing" in e["message"] for e in play.events("container/c01")), "it is installing"
+        )
+        machine.go_on.set()
         await play.converged()
         assert machine.log[-1] == "RunInstaller"
         assert "LocalBoot" not in machine.log
