@@ -47,15 +47,17 @@ def traces() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="session")
 def after_a_crash() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The traces before `lab up` was killed half way, and those after `lab down`."""
+    """The traces before `lab up` was killed while it waits for its machines, and those after `lab down`."""
     if REUSE:
         pytest.skip("a lab is in use")
     before = traces()
     assert not before["directories"], "a lab is up: end it with `vcrecon lab down`, or set VCRECON_LAB_REUSE=1"
     up = subprocess.Popen([*CLI, "lab", "up"])
     deadline_s = time.monotonic() + 900
-    while len(traces()["processes"]) < 8 and up.poll() is None and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    login = ("pgrep", "-f", f"^ssh .*{Files().key}")
+    while subprocess.run(login, check=False, capture_output=True).returncode and up.poll() is None:
+        assert time.monotonic() < deadline_s, "the lab never tried to log in"
+        time.sleep(0.05)
     up.kill()
     up.wait()
     subprocess.run([*CLI, "lab", "down"], check=True, timeout=300)

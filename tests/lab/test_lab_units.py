@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -341,3 +343,17 @@ def test_a_guest_is_reached_by_way_of_its_container(tmp_path: Path) -> None:
     command = inside.ssh_command("a-n2", ["hostname"], files)
     assert command[-2:] == ["root@10.1.1.12", "hostname"]
     assert any("root@198.18.0.13" in word and word.startswith("ProxyCommand=") for word in command)
+
+
+def test_a_login_that_outlived_its_lab_counts_as_a_process_of_the_lab(tmp_path: Path) -> None:
+    key, other = tmp_path / "client_key", tmp_path / "other_key"
+    sleep = ["ssh", "-c", "import time; time.sleep(60)", "-i"]
+    with (
+        subprocess.Popen([*sleep, str(key)], executable=sys.executable) as login,
+        subprocess.Popen([*sleep, str(other)], executable=sys.executable) as elsewhere,
+    ):
+        try:
+            assert network._logins(key) == [login.pid]
+        finally:
+            login.kill()
+            elsewhere.kill()

@@ -258,7 +258,7 @@ def down(files: Files | None = None) -> int:
     record = read_plan(files).record if files.plan.exists() else None
     if record is not None and (pid := listener_pid(socket_path(record))) is not None:
         raise Refused(f"a vcrecon service still works on the lab; stop it first: kill {pid}")
-    ended = network.remove()
+    ended = network.remove(files.key)
     # The record speaks of guests that are gone with the machines.
     if record is not None and record.exists():
         shutil.rmtree(record)

@@ -5,6 +5,7 @@ This kernel knows no VLANs; its bridges pass tagged frames on as they are, which
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -135,32 +136,43 @@ def _until_there(namespace: str, link: str, deadline_s: float = 20.0) -> None:
         time.sleep(0.1)
 
 
-def processes() -> list[int]:
-    """The ids of all processes in the lab's namespaces."""
-    found: list[int] = []
+def processes(key: Path) -> list[int]:
+    """The ids of all processes in the lab's namespaces, and of every ssh into it: those log in with the lab's key."""
+    found = _logins(key)
     for namespace in layout.NAMESPACES:
         if Path(f"/run/netns/{namespace}").exists():
             found += [int(word) for word in run("ip", "netns", "pids", namespace, check=False).split()]
     return found
 
 
-def remove(deadline_s: float = 20.0) -> int:
-    """End every process in the namespaces, then remove these; returns how many processes there were.
+def _logins(key: Path) -> list[int]:
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        # It may end while we look.
+        with contextlib.suppress(OSError):
+            words = command.read_bytes().split(b"\0")
+            if words[0] == b"ssh" and os.fsencode(key) in words:
+                found.append(int(command.parent.name))
+    return found
+
+
+def remove(key: Path, deadline_s: float = 20.0) -> int:
+    """End every process of the lab, then remove its namespaces; returns how many processes there were.
 
     Works from whatever a crash left behind. Raises Refused when a process does not end.
     """
-    found = processes()
+    found = processes(key)
     for number, wait_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, deadline_s)):
-        for process in processes():
+        for process in processes(key):
             # Gone by itself meanwhile: all the better.
             try:
                 os.kill(process, number)
             except ProcessLookupError:
                 continue
         ends_s = time.monotonic() + wait_s
-        while processes() and time.monotonic() < ends_s:
+        while processes(key) and time.monotonic() < ends_s:
             time.sleep(0.1)
-    if left := processes():
+    if left := processes(key):
         raise Refused(f"lab: processes {', '.join(map(str, left))} do not end; look at them with ps, then try again")
     if Path(f"/sys/class/net/{layout.VETH}").exists():
         run("ip", "link", "del", layout.VETH)
