@@ -3,7 +3,6 @@
 The tests marked `bare_metal` run apart, on a lab of one container and blank machines to install.
 
 VCRECON_LAB_REUSE=1 takes a lab that is up already and leaves it there: for people who work on these tests.
-VCRECON_LAB_UEFI=1 gives the lab a spare machine with UEFI as well.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from vcrecon.spec.rewrite import rewrite
 
 LAB_SPECS = Path(__file__).parents[2] / "specs" / "lab"
 REUSE = os.environ.get("VCRECON_LAB_REUSE", "") not in {"", "0"}
-UEFI = os.environ.get("VCRECON_LAB_UEFI", "") not in {"", "0"}
 NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "apt-ftparchive", "tcpdump", "nsenter", "ssh", "dnsmasq")
 
 
@@ -66,21 +64,23 @@ def after_a_crash() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 @pytest.fixture(scope="session")
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabSite]:
-    """The lab, up and converged, with the service running on it."""
+    """The lab, up, with the service running on it; converged, unless blank machines are all that is tried."""
     found = LabSite(Files(), tmp_path_factory.mktemp("lab") / "service.log")
     before = traces()
+    bare_metal = all(item.get_closest_marker("bare_metal") for item in request.session.items)
     if not REUSE:
         options = []
-        if all(item.get_closest_marker("bare_metal") for item in request.session.items):
+        if bare_metal:
             small = _one_container(tmp_path_factory.mktemp("specs"))
-            options = ["--specs", str(small), "--bare-metal", "--uefi-spares", "1" if UEFI else "0"]
+            options = ["--specs", str(small), "--bare-metal", "--uefi-spares", "1"]
         else:
             request.getfixturevalue("after_a_crash")
         with found.timed("lab up"):
             subprocess.run([*CLI, "lab", "up", *options], check=True, timeout=2400)
     try:
-        with found.timed("apply: until every guest answers"):
-            found.vcrecon("apply", str(found.files.specs), deadline_s=3000)
+        if not bare_metal:
+            with found.timed("apply: until every guest answers"):
+                found.vcrecon("apply", str(found.files.specs), deadline_s=3000)
         found.start()
         yield found
         report = "".join(f"{seconds:7.1f} s  {what}\n" for what, seconds in found.timings)

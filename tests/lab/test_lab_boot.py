@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from lab_site import LabSite, Status
@@ -28,6 +28,7 @@ pytestmark = [
 ]
 
 NAMES = {"spare1": "c05", "spare2": "c06"}
+UEFI = "c07"
 GUEST = "newcomer"
 INSTALL_S = 900.0
 """Two installs at once take under three minutes when nothing else runs on two cores; other tests' guests do."""
@@ -49,7 +50,6 @@ def metal(site: LabSite) -> Iterator[LabSite]:
     if kept.exists():  # these tests were cut off once
         _put_back(kept, system)
     os.link(system, kept)
-    site.converged()
     try:
         yield site
     finally:
@@ -67,6 +67,13 @@ def _put_back(kept: Path, system: Path) -> None:
     kept.replace(system)
     # Two names of one file: to rename one into the other does nothing.
     kept.unlink(missing_ok=True)
+
+
+class UefiInstall(NamedTuple):
+    """Which spare machine was switched on, and when (time.time())."""
+
+    machine: str
+    began_s: float
 
 
 # --- what one asks again and again ---------------------------------------------------------------------------
@@ -175,11 +182,11 @@ def test_unknown_machines_are_shown_and_told_to_boot_their_own_disk(metal: LabSi
         status = metal.until("both are strangers", lambda s: macs <= {m["mac"] for m in s["strangers"]}, 300)
     assert {m["serial"] for m in status["strangers"] if m["mac"] in macs} == set(NAMES)
     assert status["boot"]["problem"] is None
-    assert status["converged"], "a stranger is nobody's trouble"
     metal.until("both read the answer", lambda _: all(_was_sent_home(metal, name) for name in NAMES), 120)
     for name in NAMES:
         for disk in spare.disks(_spare(metal, name), metal.files):
             assert disk.stat().st_blocks == 0, f"{disk} was written to"
+    metal.converged("a stranger is nobody's trouble")
 
 
 def test_adopted_machines_are_installed_side_by_side(metal: LabSite) -> None:
@@ -241,6 +248,17 @@ def test_a_container_with_work_on_it_is_not_reinstalled_without_naming_it(metal:
     assert metal.on(GUEST, "cat /root/work").strip() == "thesis"
 
 
+@pytest.fixture(scope="module")
+def uefi(metal: LabSite) -> UefiInstall:
+    """A machine with UEFI, adopted and switched on, to be installed beside the tests that follow."""
+    entry = next(entry for entry in lab.read_plan(metal.files).spares if entry.firmware == "uefi")
+    # Its firmware does not start over when it finds nothing to boot, so it is known before it is switched on.
+    _adopt(metal, entry.name, UEFI)
+    _break(metal, "power-on", entry.name)
+    return UefiInstall(entry.name, time.time())
+
+
+@pytest.mark.usefixtures("uefi")
 def test_a_mirror_boots_with_its_first_disk_gone(metal: LabSite) -> None:
     _break(metal, "power-off", "spare2")
     _break(metal, "pull-disk", "spare2")
@@ -272,6 +290,13 @@ def test_a_reinstall_needs_a_word(metal: LabSite) -> None:
     assert "--yes" in said, said
     assert metal.on("spare2", "cat /root/old").strip() == "mine"
     assert not _install(metal.status(), "c06")
+
+
+def test_a_machine_with_uefi_is_installed(metal: LabSite, uefi: UefiInstall) -> None:
+    metal.until(f"{UEFI} is vlan-ready", lambda s: _is_ready(s, UEFI), INSTALL_S)
+    metal.timings.append(("UEFI: power-on to vlan-ready, at most", time.time() - uefi.began_s))
+    _note_steps(metal, UEFI, uefi.began_s)
+    assert metal.on(uefi.machine, "test -d /sys/firmware/efi && echo uefi").strip() == "uefi"
 
 
 def test_a_machine_that_never_calls_back_is_stuck_after_its_deadline(metal: LabSite) -> None:
@@ -347,20 +372,6 @@ def _half_way(status: Status) -> bool:
     install = _install(status, "c06")
     total = install.get("bytes_total") or 0
     return total > 0 and 0.1 * total < install["bytes_done"] < 0.9 * total
-
-
-def test_a_machine_with_uefi_is_installed(metal: LabSite) -> None:
-    entry = next((entry for entry in lab.read_plan(metal.files).spares if entry.firmware == "uefi"), None)
-    if entry is None:
-        pytest.skip("no UEFI machine: the lab is made with one by `vcrecon lab up --uefi-spares 1`")
-    began_s = time.time()
-    # Its firmware does not start over when it finds nothing to boot, so it is known before it is switched on.
-    _adopt(metal, entry.name, "c07")
-    with metal.timed("UEFI: power-on to vlan-ready"):
-        _break(metal, "power-on", entry.name)
-        metal.until("c07 is vlan-ready", lambda s: _is_ready(s, "c07"), INSTALL_S)
-    _note_steps(metal, "c07", began_s)
-    assert metal.on(entry.name, "test -d /sys/firmware/efi && echo uefi").strip() == "uefi"
 
 
 def test_the_guest_leaves_before_its_container_does(metal: LabSite) -> None:
