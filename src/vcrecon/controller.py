@@ -20,15 +20,16 @@ from vcrecon.core.actions import Action, CopyDisk, FetchImage, Install, SetUpNet
 from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned, mended
-from vcrecon.core.decisions import Plan
+from vcrecon.core.decisions import Block, Plan
 from vcrecon.core.installs import BootFacts
-from vcrecon.core.mastery import Master, foreign, obeying
+from vcrecon.core.mastery import UNCLEAR, Master, Quiet, foreign, holds, obeying, quiet
 from vcrecon.core.memory import SURVEY, Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World, allowed
 from vcrecon.errors import HostError, Transient
+from vcrecon.host import lease
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.hypervisor import HYPERVISORS
 from vcrecon.settings import Settings
@@ -43,6 +44,8 @@ from vcrecon.spec.model import Container, Spec
 _log = structlog.get_logger("vcrecon")
 
 RECORD_PAUSE_S = 2.0
+RELEASE_S = 5.0
+"""How long a controller that stops takes for its leases, at most."""
 FLEETING = "left at the end"
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
 
@@ -109,6 +112,8 @@ class Controller:
             bare_metal.on_keys = self._pin_one
             bare_metal.on_installed = self._installed
         self._master = master
+        self._quiet: Quiet | None = UNCLEAR if master is not None else None
+        """Why this master serves no boots."""
         self._actions: set[asyncio.Task[None]] = set()
         self._settling: dict[str, set[str]] = {}
         """Subjects whose last action's outcome was not looked at yet, and on which containers."""
@@ -126,8 +131,9 @@ class Controller:
     def start(self) -> None:
         """Begin one task for each container."""
         if self.bare_metal is not None:
+            self.bare_metal.be_quiet(self._quiet)
+            self.bare_metal.desk.hold(self._words)
             self.bare_metal.start(self.spec)
-            self._tell_desk()
         for name in self.spec.containers:
             self._open(name)
 
@@ -146,7 +152,6 @@ class Controller:
         self._forgive_mended(old)
         if self.bare_metal is not None:
             self.bare_metal.adopt(spec)
-            self._tell_desk()
         for name in concerned(old, spec, self.world):
             self.stations[name].plan = None
             self.stations[name].poke()
@@ -231,11 +236,11 @@ class Controller:
             else:
                 self._spawn(self.bare_metal.ask_switch(station.name), lasts=False)
         self._end_survey()
-        plan = obeying(plan_container(self.view(), station.name), self.world)
+        self._mind_other_masters()
+        plan = obeying(plan_container(self.view(), station.name), self.world, self._quiet)
         self.ledger.planned(plan, self.spec)
         station.plan = plan
         self._obey(plan)
-        self._tell_desk()
         self._wake_others(station.name, changed)
         self.ledger.metrics.observe_pass(self._monotonic() - began_s)
         self._on_change()
@@ -312,6 +317,16 @@ class Controller:
         for station in self.stations.values():
             station.poke()
 
+    def _mind_other_masters(self) -> None:
+        """Whether boots are served: two DHCP servers would fight, and so would two installers."""
+        if self._master is None or self.bare_metal is None:
+            return
+        self._quiet = quiet(self.spec.containers, self.world, self._master, self._clock(), self._quiet)
+        self.bare_metal.be_quiet(self._quiet)
+        serves = self.spec.site.provisioning.mode != "off"
+        block = Block("site", self._quiet.reason, self._quiet.message) if self._quiet and serves else None
+        self.ledger.boots_held(block if self._quiet is not UNCLEAR else None)
+
     def _wake_others(self, container: str, guests: Iterable[str]) -> None:
         """What a guest leaves here decides what may begin elsewhere."""
         for guest in guests:
@@ -381,7 +396,7 @@ class Controller:
 
     def _ended(self, action: Action) -> None:
         waiting = self.admission.done(action)
-        places = {action.container} | ({action.source} if isinstance(action, CopyDisk) else set())
+        places = _places(action)
         for name in places & self.stations.keys():
             station = self.stations[name]
             station.settling[action.subject] = self._monotonic()
@@ -393,9 +408,9 @@ class Controller:
     def _host(self, container: str) -> Host:
         if container not in self.stations:
             raise Transient(f"{container} is not in the spec", kind="left-spec")
-        lease = foreign(self.world, container)
-        if lease is not None:  # found since the action was planned, or the container is another's source
-            raise Transient(f"{container} is looked after by another master, {lease.title}", kind="other-master")
+        other = foreign(self.world, container)
+        if other is not None:  # found since the action was planned, or the container is another's source
+            raise Transient(f"{container} is looked after by another master, {other.title}", kind="other-master")
         return self.stations[container].host
 
     def _spawn(self, work: object, *, lasts: bool = True) -> None:
@@ -422,10 +437,10 @@ class Controller:
             self.stations[container].host.pin(self.bare_metal.pins.over(self.spec.containers[container], keys))
             self.wake((container,))
 
-    def _tell_desk(self) -> None:
-        if self.bare_metal is not None and self.spec.site.provisioning.mode != "off":
-            plans = {name: station.plan for name, station in self.stations.items()}
-            self.bare_metal.tell_desk(plans, self.admission)
+    def _words(self, container: str) -> str:
+        """What the desk tells a machine whose install may not begin yet."""
+        station = self.stations.get(container)
+        return self._bare_metal().words(container, station.plan if station is not None else None, self.admission)
 
     # --- the whole site ------------------------------------------------------------------------------------
 
@@ -464,11 +479,37 @@ class Controller:
                 task.cancel()  # an install takes minutes, and the next controller goes on with it
         if self._actions:
             await asyncio.wait(self._actions, timeout=self.settings.shutdown_s)
+        # A step that was left may run on for a while: there the next master waits until the lease has run out.
+        kept = {name for action in self.admission.in_flight.values() for name in _places(action)}
         left = [*self._actions, *(task for s in self.stations.values() for task in s.tasks)]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await self._release_leases(kept)
         await asyncio.gather(*(s.host.close() for s in self.stations.values()), return_exceptions=True)
+
+    async def _release_leases(self, kept: Collection[str]) -> None:
+        """Give the containers up that are ours, so that the next master need not wait. What fails runs out."""
+        if self._master is None:
+            return
+        ours = [s for name, s in self.stations.items() if name not in kept and holds(self.world, name)]
+        script = lease.release(self._master)
+        asked = [asyncio.create_task(s.host.ask(script, deadline_s=RELEASE_S)) for s in ours]
+        if asked:
+            _, late = await asyncio.wait(asked, timeout=RELEASE_S)
+            for task in late:
+                task.cancel()
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        failed = [
+            s.name for s, reply in zip(ours, ended, strict=True) if isinstance(reply, BaseException) or reply.status
+        ]
+        if failed:
+            _log.warning("leases that run out by themselves", containers=failed, after_s=self._master.lease_s)
+
+
+def _places(action: Action) -> set[str]:
+    """The containers that an action works on."""
+    return {action.container} | ({action.source} if isinstance(action, CopyDisk) else set())
 
 
 def _touched_parts(action: Action) -> frozenset[Part]:

@@ -345,7 +345,9 @@ def _bare_metal(spec: Spec, state: Path, ledger: Ledger, pins: Pins) -> tuple[Ba
         return power_switch(container.power, container.name, uefi=uefi)
 
     bare_metal = BareMetal(ledger, pins, make_desk, switch_of, clock=time.time)
-    return bare_metal, BootServices(spec, state, desks[-1], ledger.record.secret(), tell)
+    services = BootServices(spec, state, desks[-1], ledger.record.secret(), tell)
+    bare_metal.on_quiet = services.be_quiet
+    return bare_metal, services
 
 
 def _identity(specs: Path) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """Boot services as a process of their own, for a network namespace: one command a line, one JSON answer a line.
 
-Commands are JSON objects with one key: `adopt` (changes of the provisioning), `hold`, `open`, `status`, `stop`.
+Commands are JSON objects with one key: `adopt` (changes of the provisioning), `hold`, `open`, `quiet` (why,
+or null), `status`, `stop`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from boot_site import a_boot_spec, a_container, a_ticket
 from vcrecon.boot.desk import Desk
 from vcrecon.boot.dhcp_probe import other_servers
 from vcrecon.boot.services import BootServices
+from vcrecon.core.mastery import Quiet
 
 SECRET = b"s" * 32
 
@@ -60,7 +62,11 @@ class Process:
 
     async def _obey(self, command: dict[str, Any]) -> None:
         if "hold" in command:
-            self._desk.hold(command["hold"])
+            self._desk.hold(command["hold"].get)
+        if "quiet" in command:
+            quiet = Quiet("other-master", command["quiet"]) if command["quiet"] else None
+            self._desk.quiet = quiet
+            self._services.be_quiet(quiet)
         if "open" in command:
             now_s = time.time()
             self._desk.open(replace(a_ticket(), opened_at_s=now_s, expires_at_s=now_s + 600))

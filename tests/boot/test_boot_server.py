@@ -18,6 +18,7 @@ from http_site import MACHINE, MASTER, OTHER, SECRET, STRANGER_MAC, Site, runnin
 from vcrecon.boot.install_log import LOG_FILE_BYTES_MAX, InstallLogs
 from vcrecon.boot.job import JobSecrets, install_token
 from vcrecon.boot.server import BootServer, Listen
+from vcrecon.core.mastery import UNCLEAR, Quiet
 from vcrecon.errors import Refused
 
 
@@ -52,7 +53,7 @@ async def test_a_ticket_gives_the_installer_and_its_token(site: Site) -> None:
 
 
 async def test_a_machine_in_the_queue_waits_with_its_message(site: Site) -> None:
-    site.desk.hold({"c1": "3 before you"})
+    site.desk.hold({"c1": "3 before you"}.get)
     assert "echo vcrecon: 3 before you\n" in (await site.boots()).text
 
 
@@ -120,6 +121,17 @@ async def test_a_claim_is_answered_with_the_job(site: Site) -> None:
         assert tar.getnames()[0] == "job.env"
         assert tar.getnames()[-1] == ".complete"
     assert site.desk.tickets["c1"].state == "claimed"
+
+
+async def test_a_claim_is_refused_in_words_while_another_master_holds_the_site(site: Site) -> None:
+    site.desk.open(a_ticket())
+    site.desk.quiet = UNCLEAR
+    assert (await site.claims()).status == 503, "the installer asks again"
+    site.desk.quiet = Quiet("other-master", "held by m2")
+    answer = await site.claims()
+    assert (answer.status, answer.text) == (403, "held by m2\n")
+    site.desk.quiet = None
+    assert (await site.claims()).status == 200
 
 
 async def test_a_token_is_spent_once(claimed: Site) -> None:

@@ -165,6 +165,28 @@ def test_switched_off_nothing_answers(wire: Wire) -> None:
         assert run(*wire.inside(wire.master, ["ss", "-H", "-lntu"])) == ""
 
 
+def test_while_another_master_holds_the_site_nobody_gets_an_address_or_an_installer(wire: Wire) -> None:
+    machine = wire.machine(MAC)
+    with wire.services() as services:
+        services.ask(open=1)
+        assert wire.lease(machine) is not None
+        assert "vcrecon.token" in wire.get(machine, f"{BOOT}?mac={MAC}&platform=pcbios")
+        first = services.ask()["dnsmasq"]
+        state = services.ask(quiet="held by m2")
+        assert (state["problem"], state["dnsmasq"]) == ("held by m2", None)
+        assert not runs(first)
+        heard = run(*wire.inside(wire.master, ["ss", "-H", "-lntu"])).splitlines()
+        assert [line.split()[4] for line in heard] == ["10.9.0.1:8067"], "no DHCP, no TFTP"
+        assert "inet6 fd" not in run("ip", "-n", wire.master, "address", "show", INTERFACE), "no router is announced"
+        assert wire.lease(machine, tries=2) is None
+        told = wire.get(machine, f"{BOOT}?mac={MAC}&platform=pcbios")
+        assert "held by m2: booting the local disk" in told
+        assert "vcrecon.token" not in told
+        assert services.ask(quiet=None)["problem"] is None
+        assert wire.lease(machine) is not None
+        assert "vcrecon.token" in wire.get(machine, f"{BOOT}?mac={MAC}&platform=pcbios")
+
+
 def test_in_external_mode_only_http_answers(wire: Wire) -> None:
     with wire.services(mode="external") as services:
         assert services.ask()["dnsmasq"] is None

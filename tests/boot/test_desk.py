@@ -10,6 +10,7 @@ from boot_site import MAC, NOW_S, a_boot_spec, a_ticket
 
 from vcrecon.boot.desk import NETBOOTS_MAX, Desk
 from vcrecon.core.installs import Ended, LocalBoot, Netboot, Progress, RunInstaller, Ticket, WaitInLine
+from vcrecon.core.mastery import UNCLEAR, Quiet
 from vcrecon.errors import Transient
 
 
@@ -52,9 +53,35 @@ def test_an_expired_ticket_boots_the_local_disk(site: Site) -> None:
 
 
 def test_a_machine_in_the_queue_is_told_the_latest_message(site: Site) -> None:
-    site.desk.hold({"c1": "3 before you"})
-    site.desk.hold({"c1": "2 before you"})
+    site.desk.hold({"c1": "3 before you"}.get)
+    site.desk.hold({"c1": "2 before you"}.get)
     assert site.boots() == WaitInLine("2 before you")
+
+
+def test_while_another_master_holds_the_site_no_machine_is_kept_or_installed(site: Site) -> None:
+    site.desk.open(a_ticket())
+    site.desk.hold({"c1": "3 before you"}.get)
+    site.desk.quiet = Quiet("other-master", "held by m2")
+    assert site.boots() == LocalBoot("c1: held by m2")
+    assert (site.desk.claim(a_ticket(), "10.9.0.11"), site.claimed) == ("quiet", [])
+    site.desk.quiet = None
+    assert site.boots() == RunInstaller(a_ticket())
+    assert site.desk.claim(a_ticket(), "10.9.0.11") == "ok"
+
+
+def test_machines_wait_until_it_is_known_who_the_master_is(site: Site) -> None:
+    site.desk.quiet = UNCLEAR
+    assert site.boots() == WaitInLine(f"c1: {UNCLEAR.message}")
+    assert isinstance(site.boots("52:54:00:aa:00:99"), LocalBoot)
+
+
+def test_an_install_that_was_claimed_goes_on_when_another_master_takes_the_site(site: Site) -> None:
+    site.desk.open(a_ticket())
+    assert site.desk.claim(a_ticket(), "10.9.0.11") == "ok"
+    site.desk.quiet = Quiet("other-master", "held by m2")
+    assert site.desk.is_bound(a_ticket(), "10.9.0.11")
+    site.desk.report(Progress("c1", "download", site.now_s, site.now_s))
+    assert site.desk.progress["c1"].step == "download"
 
 
 def test_a_boot_wakes_the_pass_of_its_container(site: Site) -> None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import QUICK, Playground, playground
+from machines import Machine, installable
 
+from vcrecon.host.lease import LEASE_FILE
 from vcrecon.shell.mastery import write_generation
 
 CONTAINERS = ("c01", "c02", "c03")
@@ -75,8 +77,8 @@ def starts(master: Playground, guest: str) -> list[str]:
     return [e["message"] for e in master.events(f"guest/{guest}") if e["reason"] == "start-guest"]
 
 
-async def test_a_master_that_is_gone_is_followed_by_the_next_once_its_leases_end(tmp_path: Path) -> None:
-    settings = replace(QUICK, lease_s=2)
+async def test_a_master_that_stops_is_followed_by_the_next_at_once(tmp_path: Path) -> None:
+    settings = replace(QUICK, lease_s=100_000)
     async with playground(tmp_path, settings=settings) as play:
         boots = play.all_boots()
         async with another_master(play, tmp_path / "second") as other:
@@ -86,6 +88,31 @@ async def test_a_master_that_is_gone_is_followed_by_the_next_once_its_leases_end
             assert play.all_boots() == boots
             play.start()
             await outranked(play)
+            await play.stop()
+            await other.relisted("c01")
+            assert other.controller.converged, "a master without a lease gives none up"
+
+
+async def test_a_master_that_is_killed_is_followed_by_the_next_once_its_leases_end(tmp_path: Path) -> None:
+    settings = replace(QUICK, lease_s=3)
+    async with playground(tmp_path, settings=settings) as play:
+        boots = play.all_boots()
+        leases = {name: play.site.hosts[name].machine.files.read(LEASE_FILE) for name in CONTAINERS}
+        await play.stop()
+        for name, lease in leases.items():  # as a kill leaves it
+            play.site.hosts[name].machine.files.write(LEASE_FILE, lease)
+        async with another_master(play, tmp_path / "second") as other:
+            await other.converged()
+            assert play.all_boots() == boots
+
+
+async def test_a_container_that_does_not_answer_keeps_no_master_from_stopping(tmp_path: Path) -> None:
+    settings = replace(QUICK, lease_s=100_000)
+    async with playground(tmp_path, settings=settings) as play:
+        await play.site.hang_command("c02", "flock -w", None)
+        await play.stop()
+        left = [n for n in CONTAINERS if play.site.hosts[n].machine.files.exists(LEASE_FILE)]
+        assert left == ["c02"]
 
 
 async def test_a_container_that_boots_anew_still_belongs_to_the_master_that_ranks_higher(tmp_path: Path) -> None:
@@ -108,3 +135,33 @@ async def test_a_lease_that_cannot_be_kept_stops_the_work_on_that_container_alon
         assert play.controller.ledger.block("container/c01") is None
         machine.files.remove("/run/vcrecon/master", recursive=True)
         await play.converged()
+
+
+async def with_c01_blank(play: Playground) -> None:
+    await installable(play)
+    await Machine(play, "c01").blank()
+
+
+async def test_an_outranked_master_serves_no_boots_and_the_promoted_one_installs(tmp_path: Path) -> None:
+    async with playground(tmp_path, bind=with_c01_blank, converge=False) as play:
+        await play.blocked("container/c01", "never-booted")
+        await play.runs_on("b-n1", "c03")
+        boots = play.all_boots()
+        async with another_master(play, tmp_path / "second", generation=2) as other:
+            await play.until(lambda: play.controller.ledger.block("site") is not None, "the first one is quiet")
+            assert play.metrics.render().decode().count('vcrecon_blocked{object="site",reason="other-master"} 1.0') == 1
+            sent_away = Machine(play, "c01")
+            sent_away.boot()
+            await play.until(lambda: sent_away.log == ["LocalBoot"], "the first master sends it away")
+            await play.site.power_off("c01")
+            assert play.record.memory.tickets == {}
+            machine = Machine(other, "c01")
+            machine.boot()
+            await other.converged()
+            assert machine.log[-1] == "RunInstaller"
+            assert other.all_boots() == boots | dict.fromkeys(other.controller.spec.deployment["c01"], 1)
+            await outranked(play)
+        # The second is gone for good: the first serves again.
+        await play.until(lambda: play.controller.ledger.block("site") is None, "the first serves boots again")
+        assert play.desk is not None
+        assert play.desk.quiet is None

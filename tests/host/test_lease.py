@@ -12,7 +12,7 @@ import pytest
 
 from vcrecon.core.mastery import Master
 from vcrecon.core.observation import Lease
-from vcrecon.host.lease import LEASE_FILE, parse_lease, show_and_renew
+from vcrecon.host.lease import LEASE_FILE, parse_lease, release, show_and_renew
 from vcrecon.sim.machine import Machine
 from vcrecon.sim.programs import Programs
 from vcrecon.sim.shell import run_script
@@ -159,6 +159,32 @@ def test_a_strange_title_cannot_leave_its_place(host: Host) -> None:
 def test_a_directory_in_the_way_leaves_the_lease_unclear(host: Host) -> None:
     host.run("mkdir -p /run/vcrecon/master")
     assert host.run(show_and_renew(ME))[0] != 0
+
+
+def test_a_lease_of_ours_is_given_up(host: Host) -> None:
+    host.look(ME)
+    for _ in range(2):
+        assert host.run(release(ME)) == (0, "")
+        assert host.read() == ""
+    assert host.look(YOU).ours
+
+
+@pytest.mark.parametrize("other", [YOU, replace(ME, generation=4), replace(ME, generation=2)])
+def test_a_lease_that_is_not_ours_is_not_given_up(other: Master, host: Host) -> None:
+    host.renewed(other, 5)
+    before = host.read()
+    assert host.run(release(ME)) == (0, "")
+    assert host.read() == before
+
+
+def test_there_may_be_nothing_to_give_up(host: Host) -> None:
+    assert host.run(release(ME)) == (0, "")
+
+
+def test_what_is_no_lease_is_left_as_it_is(host: Host) -> None:
+    host.write("x y z\n")
+    assert host.run(release(ME)) == (0, "")
+    assert host.read() == "x y z\n"
 
 
 @pytest.mark.parametrize("text", ["", "abc", "abc 3 5", "abc x 5 t", "abc 3 x t", "abc  3 5 t", "a" * 5000])

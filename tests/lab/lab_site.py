@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -76,6 +77,15 @@ class LabSite:
     def start(self, *, record: str | None = None) -> None:
         """`vcrecon run` on the lab, as a process of its own; on the site's record or on a new one."""
         self.state = self.log.parent / record if record else state_directory(self.spec.site.name)
+        self._run()
+
+    def restart(self) -> None:
+        """End the service in order, and start it on the same state directory."""
+        self.stop()
+        self._run()
+
+    def _run(self) -> None:
+        assert self.state is not None
         command = [*CLI, "run", str(self.files.specs), "--state", str(self.state), "--listen", "127.0.0.1:0"]
         with self.log.open("ab") as stream:
             self._service = subprocess.Popen(
@@ -100,6 +110,18 @@ class LabSite:
             self._service.kill()
             self._service.wait()
             self._service = None
+
+    def kill(self) -> None:
+        """End the service and the dnsmasq that it runs with SIGKILL, as the loss of their host does."""
+        assert self._service is not None
+        assert self.state is not None
+        path = self.state / "dnsmasq" / "pid"
+        dnsmasq = int(path.read_text()) if path.exists() else None
+        self._service.kill()
+        self._service.wait()
+        self._service = None
+        if dnsmasq is not None:
+            os.kill(dnsmasq, signal.SIGKILL)
 
     def ask(self, command: str, *arguments: str, check: bool = True) -> str:
         """A command that talks to the service."""

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -345,6 +345,50 @@ def test_a_damaged_image_is_never_booted(metal: LabSite) -> None:
     assert not _container(metal.status(), "c06")["reachable"]
 
 
+def test_another_master_takes_over_and_no_container_and_no_guest_notices(metal: LabSite) -> None:
+    """The first one is lost in the middle of its work. All that comes after this is done by the second."""
+    archive, second = metal.log.parent / "export.tar.gz", metal.log.parent / "second"
+    metal.vcrecon("master", "export", str(archive), "--specs", str(metal.files.specs), "--state", str(metal.state))
+    before = _lives(metal)
+    assert GUEST in before["c05"]
+    began_s = time.time()
+    with metal.timed("from the loss of the first master until the second sees all well and serves boots"):
+        metal.kill()
+        metal.vcrecon("master", "promote", str(archive), "--state", str(second))
+        metal.start(record=second.name)
+        metal.until("the second looks after the site", lambda s: _is_well(s, before) and not s["boot"]["problem"], 300)
+    assert _lives(metal) == before
+    events = json.loads(metal.ask("events", "--json", "--limit", "1000"))["events"]
+    done = {event["reason"] for event in events if event["at_s"] >= began_s}
+    assert done.isdisjoint({"start-guest", "stop-guest", "create-volume", "install", "installed", "set-up-network"})
+    # What was asked of the first has to be asked again; then the next test installs the machine.
+    assert not _install(metal.status(), "c06")
+    metal.ask("reinstall", "c06", "--yes")
+
+
+def _is_well(status: Status, containers: Iterable[str]) -> bool:
+    guests = all(guest["state"] == "running" for guest in status["guests"])
+    return guests and all(_is_ready(status, name) and not _reasons(status, name) for name in containers)
+
+
+_LIVES = {
+    "kvm": "for n in $(virsh -q list --name); do echo $n $(virsh domuuid $n) $(virsh domid $n); done",
+    "xen": "xl list -v | awk 'NR > 1 { print $1, $7, $2 }'",
+}
+
+
+def _lives(site: LabSite) -> dict[str, str]:
+    """Of each container but c06: the id of its boot, and each domain with its UUID and its number since that boot."""
+    machines = {container: name for name, container in NAMES.items()}
+    found = {}
+    for name, entry in site.spec.containers.items():
+        if name == "c06":
+            continue
+        script = f"cat /proc/sys/kernel/random/boot_id; {_LIVES[entry.hypervisor]}"
+        found[name] = site.on(machines.get(name, name), script)
+    return found
+
+
 def test_a_download_that_is_cut_in_the_middle_goes_on_from_there(metal: LabSite) -> None:
     """The master itself is stopped and started: the ticket, the token and the half download outlive it."""
     system = boot_files.system_file(metal.files.boot)
@@ -355,8 +399,7 @@ def test_a_download_that_is_cut_in_the_middle_goes_on_from_there(metal: LabSite)
     with metal.timed("reinstall of c06, its master restarted in mid-download, to vlan-ready"):
         _break(metal, "reset", "spare2")
         metal.until("it is in the middle of the download", _half_way, INSTALL_S)
-        metal.stop()
-        metal.start()
+        metal.restart()
         metal.until("c06 is vlan-ready", lambda s: _is_ready(s, "c06"), INSTALL_S)
     _note_steps(metal, "c06", began_s)
     log = _log(metal, "c06")

@@ -7,12 +7,13 @@ installers say. One event loop, no I/O of its own: what must last goes through t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 from vcrecon.core import boot_rules
 from vcrecon.core.installs import BootAnswer, Ended, LocalBoot, Netboot, Progress, Ticket
+from vcrecon.core.mastery import Quiet
 from vcrecon.spec.model import Spec
 
 BEGAN_ANEW = "began-anew"
@@ -21,7 +22,7 @@ CLOSED_MAX = 1000
 _CLOCK_CHECK_S = 30.0
 """The clock may be set while we wait for a deadline: look at it again at least this often."""
 
-Claimed = Literal["ok", "spent", "expired"]
+Claimed = Literal["ok", "spent", "expired", "quiet"]
 
 
 class Desk:
@@ -48,12 +49,15 @@ class Desk:
         self.tickets: dict[str, Ticket] = {}
         self.closed: dict[str, Ticket] = {}
         """By nonce: what a late call of an ended install is recognised by. At most 1000."""
-        self._waiting: Mapping[str, str] = {}
+        self._waiting: Callable[[str], str | None] = lambda container: None
         self._ended: dict[str, Ended] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._addresses: dict[str, str] = {}
         self._machines: dict[str, str] = {}
         self.spec: Spec | None = None
+        self.quiet: Quiet | None = None
+        """While it is set no machine is told to install and no ticket can be claimed; an install that was claimed
+        before goes on, since its machine has nothing else any more."""
 
     # --- the controller's side -----------------------------------------------------------------------------
 
@@ -61,9 +65,9 @@ class Desk:
         """Answer by this spec from now on."""
         self.spec = spec
 
-    def hold(self, waiting: Mapping[str, str]) -> None:
-        """Who is in the queue, and what each is told: container -> message. Replaces what was said before."""
-        self._waiting = dict(waiting)
+    def hold(self, waiting: Callable[[str], str | None]) -> None:
+        """Whom to ask, for each machine that calls, what it is told while its container waits; "" for nothing."""
+        self._waiting = waiting
 
     def open(self, ticket: Ticket) -> None:
         """Let the machine of this ticket install. Again with the same nonce changes nothing."""
@@ -130,7 +134,9 @@ class Desk:
         _keep_newest(self.netboots, NETBOOTS_MAX)
         now_s = self._clock()
         valid = {name: t for name, t in self.tickets.items() if self._counts(t)}
-        found = boot_rules.answer(netboot.mac, spec=self.spec, tickets=valid, waiting=self._waiting)
+        words = self._waiting(container) if container is not None else None
+        waiting = {container: words} if container is not None and words else {}
+        found = boot_rules.answer(netboot.mac, spec=self.spec, tickets=valid, waiting=waiting, quiet=self.quiet)
         if ticket is not None and ticket.mac == netboot.mac:
             if ticket.state == "claimed":
                 message = "the machine booted from the network again before its installer had ended"
@@ -168,6 +174,8 @@ class Desk:
         known = self.tickets.get(ticket.container)
         if known is None or known.nonce != ticket.nonce or self.has_ended(known):
             return "expired"
+        if self.quiet is not None:
+            return "quiet"
         if known.state == "claimed":
             return "spent"
         claimed = replace(known, state="claimed")

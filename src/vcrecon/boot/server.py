@@ -30,6 +30,7 @@ from vcrecon.boot.neighbours import Neighbours
 from vcrecon.boot.static import found_file
 from vcrecon.core.boot_rules import container_of
 from vcrecon.core.installs import BootAnswer, LocalBoot, Netboot, RunInstaller, Ticket
+from vcrecon.core.mastery import UNCLEAR
 from vcrecon.errors import Refused, VcreconError
 from vcrecon.spec.model import Provisioning, Spec
 
@@ -256,10 +257,19 @@ class BootServer:
                 return _refuse(409, "this token is spent")
             case "expired":
                 return _refuse(403, "this token is void")
+            case "quiet":
+                return self._not_ours()
             case "ok":
                 heading = f"install {ticket.nonce} of {ticket.container} claimed by {ticket.mac} at {call.address}"
                 await asyncio.to_thread(self._begin_log, ticket.container, heading)
                 return web.Response(body=archive, content_type="application/x-tar")
+
+    def _not_ours(self) -> web.Response:
+        """Patience while it is not known who the master is; a word that ends the installer when it is another one."""
+        quiet = self._desk.quiet
+        if quiet is None or quiet is UNCLEAR:
+            return _busy("the controller is starting")
+        return _refuse(403, quiet.message)
 
     def _begin_log(self, container: str, heading: str) -> None:
         try:

@@ -23,6 +23,7 @@ from vcrecon.boot.install_log import InstallLogs
 from vcrecon.boot.job_secrets import job_secrets
 from vcrecon.boot.neighbours import KernelNeighbours, Neighbours
 from vcrecon.boot.server import BootServer, Listen
+from vcrecon.core.mastery import UNCLEAR, Quiet
 from vcrecon.errors import Refused
 from vcrecon.spec.model import Provisioning, Spec
 
@@ -74,6 +75,7 @@ class BootServices:
         self._addresses: set[tuple[str, str]] = set()
         self._probed: tuple[str, str] | None = None
         self._problems: dict[str, str] = {}
+        self._quiet: Quiet | None = None
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -82,6 +84,8 @@ class BootServices:
     def problem(self) -> str | None:
         """What is wrong, in a sentence or two."""
         found = [*self._problems.values(), *([self._dnsmasq.trouble] if self._dnsmasq.trouble else [])]
+        if self._quiet is not None and self._quiet is not UNCLEAR and self._spec.site.provisioning.mode != "off":
+            found.insert(0, self._quiet.message)
         return "; ".join(found) or None
 
     async def start(self) -> None:
@@ -94,8 +98,17 @@ class BootServices:
         self._settled.clear()
         self._wake.set()
 
+    def be_quiet(self, quiet: Quiet | None) -> None:
+        """End DHCP, TFTP and router advertisements for this reason, or begin them again (None).
+
+        HTTP goes on: the desk has an answer for machines that still come here.
+        """
+        self._quiet = quiet
+        self._settled.clear()
+        self._wake.set()
+
     async def settled(self) -> None:
-        """Wait until everything was tried once since the start, or the last `adopt`."""
+        """Wait until everything was tried once since the start, or the last `adopt` or `be_quiet`."""
         await self._settled.wait()
 
     async def stop(self) -> None:
@@ -174,7 +187,7 @@ class BootServices:
 
     async def _dhcp(self, spec: Spec) -> None:
         provisioning = spec.site.provisioning
-        if provisioning.mode != "managed":
+        if provisioning.mode != "managed" or self._quiet is not None:
             await self._end_dhcp()
             return
         tftp = self._public / "tftp"

@@ -29,6 +29,8 @@ class Admission:
         self.in_flight: dict[str, Action] = {}
         self._waiting: dict[str, dict[str, str]] = {queue: {} for queue in QUEUES}
         self._retrying: set[str] = set()
+        self._numbered: dict[str, dict[str, int]] = {}
+        """By queue: who waits, numbered from 0. Made when it is asked for, dropped when the queue changes."""
 
     @property
     def busy(self) -> frozenset[str]:
@@ -46,16 +48,19 @@ class Admission:
         for queue in self._queues(action, memory):
             waiting = self._waiting[queue]
             free = self._free(queue, action, memory)
-            ahead = list(waiting).index(action.subject) if action.subject in waiting else len(waiting)
+            ahead = self._number(queue)[action.subject] if action.subject in waiting else len(waiting)
             if queue in PER_CONTAINER:
                 # One queue for the metric, but slots are per container: only those of this one are ahead.
                 before = list(waiting.items())[:ahead]
                 ahead = sum(container == action.container for _, container in before)
             if ahead >= free:
+                if queue in self._numbered:
+                    self._numbered[queue].setdefault(action.subject, len(waiting))
                 waiting[action.subject] = action.container
                 return queue
-        for waiting in self._waiting.values():
-            waiting.pop(action.subject, None)
+        for queue, waiting in self._waiting.items():
+            if waiting.pop(action.subject, None) is not None:
+                self._numbered.pop(queue, None)
         if action.subject in memory.attempts and not isinstance(action, Install):
             self._retrying.add(action.subject)
         self.in_flight[action.subject] = action
@@ -70,14 +75,21 @@ class Admission:
     def retain(self, container: str, wanted: Iterable[str]) -> None:
         """Drop what `container` waited for and no longer plans."""
         keep = set(wanted)
-        for waiting in self._waiting.values():
+        for queue, waiting in self._waiting.items():
             for subject in [s for s, c in waiting.items() if c == container and s not in keep]:
                 del waiting[subject]
+                self._numbered.pop(queue, None)
 
     def place(self, action: Action, queue: str) -> tuple[int, int] | None:
         """Where an action stands in a queue, the first being 1, and how many are in it; None when it is not."""
-        waiting = list(self._waiting[queue])
-        return (waiting.index(action.subject) + 1, len(waiting)) if action.subject in waiting else None
+        number = self._number(queue).get(action.subject)
+        return (number + 1, len(self._waiting[queue])) if number is not None else None
+
+    def _number(self, queue: str) -> dict[str, int]:
+        found = self._numbered.get(queue)
+        if found is None:
+            found = self._numbered[queue] = {subject: n for n, subject in enumerate(self._waiting[queue])}
+        return found
 
     def _queues(self, action: Action, memory: Memory) -> Iterable[str]:
         if isinstance(action, Install):

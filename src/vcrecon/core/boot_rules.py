@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vcrecon.core.installs import BootAnswer, LocalBoot, RunInstaller, Ticket, WaitInLine
+from vcrecon.core.mastery import UNCLEAR, Quiet
 from vcrecon.spec.model import Spec
 
 
@@ -16,18 +17,28 @@ def container_of(mac: str, spec: Spec) -> str | None:
     return next((name for name, container in spec.containers.items() if container.mac == mac), None)
 
 
-def answer(mac: str, *, spec: Spec, tickets: Mapping[str, Ticket], waiting: Mapping[str, str]) -> BootAnswer:
+def answer(
+    mac: str,
+    *,
+    spec: Spec,
+    tickets: Mapping[str, Ticket],
+    waiting: Mapping[str, str],
+    quiet: Quiet | None = None,
+) -> BootAnswer:
     """The answer to the machine with this MAC (lower case, colons).
 
     `tickets` are those that are valid now, by container; `waiting` is what machines in the queue are told, by
     container. A ticket is bound to the MAC that it was opened for: after the spec gave its container another
-    one, it lets neither machine install.
+    one, it lets neither machine install. A master that is `quiet` because of another one sends every machine
+    away: one that is held here would not ask the other.
     """
     name = container_of(mac, spec)
     if name is None:
         return LocalBoot(f"{mac} is not in containers.yaml")
     if spec.site.provisioning.mode == "off":
         return LocalBoot(f"{name}: site.yaml has provisioning off")
+    if quiet is not None:
+        return WaitInLine(f"{name}: {quiet.message}") if quiet is UNCLEAR else LocalBoot(f"{name}: {quiet.message}")
     ticket = tickets.get(name)
     if ticket is None:
         if name in waiting:

@@ -6,7 +6,6 @@ is none.
 
 from __future__ import annotations
 
-import heapq
 import statistics
 from collections.abc import Sequence
 
@@ -24,16 +23,13 @@ def begins_in_s(place: int, slots: int, elapsed_s: Sequence[float], durations_s:
     if not durations_s or slots < 1:
         return None
     typical_s = statistics.median(durations_s[-SAMPLES:])
-    free = [max(0.0, typical_s - elapsed) for elapsed in elapsed_s]
+    free = [min(typical_s, max(0.0, typical_s - elapsed)) for elapsed in elapsed_s]
     free += [0.0] * (slots - len(free))
-    heapq.heapify(free)
-    while len(free) > slots:  # the limit was lowered: the first to end makes no room
-        heapq.heappop(free)
-    begins_s = 0.0
-    for _ in range(place):
-        begins_s = heapq.heappop(free)
-        heapq.heappush(free, begins_s + typical_s)
-    return begins_s
+    # Where the limit was lowered, the first to end make no room.
+    free = sorted(free)[-slots:]
+    # All take equally long, so slots become free in the same order again and again.
+    rounds, slot = divmod(place - 1, slots)
+    return free[slot] + rounds * typical_s
 
 
 def eta_s(progress: Progress, now_s: float, durations_s: Sequence[float] = ()) -> float | None:

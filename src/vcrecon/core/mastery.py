@@ -3,13 +3,19 @@
 Each container carries a lease in /run (`host.lease`): who looks after it, that master's generation, and when it last
 said so by the container's own clock. `vcrecon master promote` gives a master a higher generation than the one before
 it, so that the old one, coming back, finds itself outranked and keeps its hands off.
+
+What goes over the provisioning network cannot be refused container by container: there a master is quiet while
+another one holds any container of the site.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from vcrecon.core.decisions import Block, Decision, Do, Plan, Rest
+from vcrecon.core.actions import Install
+from vcrecon.core.decisions import Block, Decision, Do, Plan, Rest, Wait
 from vcrecon.core.observation import UNKNOWN, Lease, Seen
 from vcrecon.core.world import World
 
@@ -36,11 +42,52 @@ def foreign(world: World, container: str) -> Lease | None:
     return lease if isinstance(lease, Lease) and not lease.ours else None
 
 
-def obeying(plan: Plan, world: World) -> Plan:
+def holds(world: World, container: str) -> bool:
+    """Whether a container, as last seen, is this master's."""
+    observation = world.current.get(container)
+    return isinstance(observation, Seen) and isinstance(observation.lease, Lease) and observation.lease.ours
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Why this master serves no boots: another one holds the site, or it does not know yet whether one does."""
+
+    reason: Literal["other-master", "master-unclear"]
+    message: str
+
+
+UNCLEAR = Quiet("master-unclear", "vcrecon has just begun and looks whether another master holds this site")
+
+
+def quiet(
+    containers: Collection[str], world: World, master: Master, now_s: float, before: Quiet | None
+) -> Quiet | None:
+    """Why this master serves no boots now; None when it may. `before` is the last answer, UNCLEAR at first.
+
+    A container that went silent keeps the lease it showed until that must have run out, and for as long as no
+    container of the site answers: whoever sees nothing does not see the other master either. At first, one
+    container that is ours is enough to begin; without any, each must have been looked at once.
+    """
+    for name, (lease, at_s) in world.foreign.items():
+        if name not in containers:
+            continue
+        may_hold = world.reachable(name) or now_s < at_s + master.lease_s - lease.age_s
+        if may_hold or not any(map(world.reachable, containers)):
+            return Quiet(
+                "other-master",
+                f"another master, {lease.title} (generation {lease.generation}), holds this site: this one serves no "
+                "boots and installs nothing; stop that one, or type `vcrecon master promote SPECS` here to take over",
+            )
+    if before is not UNCLEAR or any(holds(world, name) for name in containers):
+        return None
+    return None if all(name in world.current for name in containers) else UNCLEAR
+
+
+def obeying(plan: Plan, world: World, silence: Quiet | None) -> Plan:
     """What this master may carry out of `plan`: nothing where another one looks after the container.
 
-    A container that does not answer shows no lease; nothing is begun there while others of the site show one, since
-    the other master may be installing it just now.
+    A container that does not answer shows no lease; but nothing is installed while this master is quiet, since the
+    other one may be installing it just now.
     """
     observation = world.current.get(plan.container)
     subject = f"container/{plan.container}"
@@ -58,19 +105,15 @@ def obeying(plan: Plan, world: World) -> Plan:
                 ),
             )
         lease = foreign(world, plan.container)
-        return plan if lease is None else _hands_off(plan, _block(subject, plan.container, lease))
-    if not plan.actions:
-        return plan
-    for name in world.current:
-        lease = foreign(world, name)
         if lease is not None:
-            block = _block(subject, name, lease)
-            return replace(plan, decisions=tuple(_kept(decision, block) for decision in plan.decisions))
-    return plan
-
-
-def _kept(decision: Decision, block: Block) -> Decision:
-    return replace(block, subject=decision.subject) if isinstance(decision, Do) else decision
+            return _hands_off(plan, Block(subject, "other-master", _words(plan.container, lease), LOOK_AGAIN_S))
+    if silence is None or not any(isinstance(action, Install) for action in plan.actions):
+        return plan
+    instead: Decision = Block(subject, silence.reason, silence.message, LOOK_AGAIN_S)
+    if silence is UNCLEAR:
+        instead = Wait(subject, silence.message, 1.0)
+    found = (instead if isinstance(d, Do) and isinstance(d.action, Install) else d for d in plan.decisions)
+    return replace(plan, decisions=tuple(found))
 
 
 def _hands_off(plan: Plan, block: Block) -> Plan:
@@ -78,11 +121,8 @@ def _hands_off(plan: Plan, block: Block) -> Plan:
     return replace(plan, decisions=(block, *others))
 
 
-def _block(subject: str, container: str, lease: Lease) -> Block:
-    return Block(
-        subject,
-        "other-master",
+def _words(container: str, lease: Lease) -> str:
+    return (
         f"{container} is looked after by another master, {lease.title} (generation {lease.generation}, renewed "
-        f"{lease.age_s} s ago): stop that one, or type `vcrecon master promote SPECS` here to take over",
-        LOOK_AGAIN_S,
+        f"{lease.age_s} s ago): stop that one, or type `vcrecon master promote SPECS` here to take over"
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vcrecon.core.memory import Memory
-from vcrecon.core.observation import UNKNOWN, Domain, Observation, Seen, Storage, Unseen, Volume
+from vcrecon.core.observation import UNKNOWN, Domain, Lease, Observation, Seen, Storage, Unseen, Volume
 from vcrecon.spec.model import Limits, Spec
 
 
@@ -68,6 +68,8 @@ class World:
     def __init__(self) -> None:
         self.current: dict[str, Observation] = {}
         self.sightings: dict[str, dict[str, Sighting]] = {}
+        self.foreign: dict[str, tuple[Lease, float]] = {}
+        """By container: the lease of another master that it showed last, and when."""
         self._guests_of: dict[str, dict[str, Sighting]] = {}
         self._known: dict[str, Seen] = {}
 
@@ -76,6 +78,11 @@ class World:
         self.current[observation.container] = observation
         if isinstance(observation, Unseen):
             return frozenset()
+        lease = observation.lease
+        if isinstance(lease, Lease) and not lease.ours:
+            self.foreign[observation.container] = (lease, observation.at_s)
+        elif lease is not UNKNOWN:
+            self.foreign.pop(observation.container, None)
         before = self._guests_of.get(observation.container, {})
         after = sight(self._with_what_was_known(observation))
         self._guests_of[observation.container] = after
@@ -102,6 +109,7 @@ class World:
         """Drop a container that left the spec."""
         self.current.pop(container, None)
         self._known.pop(container, None)
+        self.foreign.pop(container, None)
         for guest in self._guests_of.pop(container, {}):
             self.sightings.get(guest, {}).pop(container, None)
 

@@ -1,7 +1,8 @@
 """The lease on a container: a section of the look that shows it and, where it is ours to hold, renews it.
 
-Called by `host.look`. The file has one line, `NAME GENERATION UPTIME TITLE`, and lives in /run: a container that
-boots anew belongs to whoever looks first. Times are the container's own uptime, so no two clocks are compared.
+Called by `host.look`; `release` by `controller` when it stops. The file has one line, `NAME GENERATION UPTIME TITLE`,
+and lives in /run: a container that boots anew belongs to whoever looks first. Times are the container's own uptime, so
+no two clocks are compared.
 """
 
 from __future__ import annotations
@@ -48,6 +49,18 @@ if [ "$name $gen" != "{master.name} {master.generation}" ] || [ $((up - at)) -ge
 fi
 echo "$name $gen $((up - at)) $title"
 )"""
+
+
+def release(master: Master) -> str:
+    """The command by which a master that stops gives a container up; one that is another's is left as it is.
+
+    It may run twice. Its status is 0 when no lease of ours is left.
+    """
+    drop = f"""\
+set -eu
+{_READ}
+if [ "$name $gen" = "{master.name} {master.generation}" ]; then rm -f {LEASE_FILE}; fi"""
+    return f"[ ! -e {LEASE_FILE} ] || flock -w {_LOCK_S} {LEASE_FILE}.lock sh -c {quote(drop)}"
 
 
 def title(master: Master) -> str:

@@ -22,6 +22,7 @@ from vcrecon.core.decisions import Plan
 from vcrecon.core.install_queue import SAMPLES, begins_in_s, place_words
 from vcrecon.core.install_rules import ADVICE, first_word, installable, known
 from vcrecon.core.installs import BootFacts, Ended, Netboot, PowerState, Progress, Ticket
+from vcrecon.core.mastery import Quiet
 from vcrecon.core.observation import Seen
 from vcrecon.errors import HostError, Permanent, Transient, Unreachable
 from vcrecon.host.context import host_key
@@ -44,10 +45,11 @@ class Desk(Protocol):
     netboots: dict[str, Netboot]
     progress: dict[str, Progress]
     tickets: dict[str, Ticket]
+    quiet: Quiet | None
 
     def adopt(self, spec: Spec) -> None: ...
 
-    def hold(self, waiting: Mapping[str, str]) -> None: ...
+    def hold(self, waiting: Callable[[str], str | None]) -> None: ...
 
     def open(self, ticket: Ticket) -> None: ...
 
@@ -95,6 +97,8 @@ class BareMetal:
         """Another host key counts from now on."""
         self.on_installed: Callable[[str], None] = lambda container: None
         """Its disks are new: what was sighted there is gone."""
+        self.on_quiet: Callable[[Quiet | None], None] = lambda quiet: None
+        """Boots are served no more, or again."""
         self.durations_s: list[float] = []
         """How long the last installs took, from the ticket to the installer's end."""
         self.power: dict[str, PowerState] = {}
@@ -121,6 +125,12 @@ class BareMetal:
         """When this machine was first heard of, as far as anybody asked: the desk keeps its last call only."""
         self._first_s = {mac: at_s for mac, at_s in self._first_s.items() if mac in self.desk.netboots}
         return self._first_s.setdefault(netboot.mac, netboot.at_s)
+
+    def be_quiet(self, quiet: Quiet | None) -> None:
+        """Serve no boots for this reason, or serve them (None)."""
+        if quiet != self.desk.quiet:
+            self.desk.quiet = quiet
+            self.on_quiet(quiet)
 
     # --- generations ---------------------------------------------------------------------------------------
 
@@ -197,11 +207,14 @@ class BareMetal:
         return ticket
 
     def _may_cycle(self, name: str) -> bool:
-        """Once, and only a machine that is the installer's: a person gave it up, or it claimed its job."""
+        """Once, and only a machine that is the installer's: a person gave it up, or it claimed its job.
+
+        Never while another master holds the site: it may be the other's by now.
+        """
         ticket = self._record.memory.tickets.get(name)
         if ticket is None or ticket.cycled or not (ticket.wipe or ticket.state == "claimed"):
             return False
-        return self._switch(name) is not None
+        return self.desk.quiet is None and self._switch(name) is not None
 
     async def _rouse(self, action: Install, host: Host) -> None:
         match action.rouse:
@@ -341,18 +354,12 @@ class BareMetal:
 
     # --- the queue -----------------------------------------------------------------------------------------
 
-    def tell_desk(self, plans: Mapping[str, Plan | None], admission: Admission) -> None:
-        """What each machine is told that must wait before its install may begin."""
-        waiting = {}
-        for name in self.spec.containers:
-            plan = plans.get(name)
-            words = plan.hold if plan is not None else first_word(self.spec, self._record.memory, name)
-            place = self.place(plan, admission)
-            if place is not None:
-                words = f"{name}: {place_words(*place)}"
-            if words:
-                waiting[name] = words
-        self.desk.hold(waiting)
+    def words(self, name: str, plan: Plan | None, admission: Admission) -> str:
+        """What the machine of a container is told that must wait before its install may begin; "" for nothing."""
+        place = self.place(plan, admission)
+        if place is not None:
+            return f"{name}: {place_words(*place)}"
+        return plan.hold if plan is not None else first_word(self.spec, self._record.memory, name)
 
     def place(self, plan: Plan | None, admission: Admission) -> tuple[int, int, float | None] | None:
         """Where a container stands in the queue of installs, how many are in it, and in how many seconds it begins."""

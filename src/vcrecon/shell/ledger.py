@@ -41,6 +41,8 @@ from vcrecon.spec.model import Spec
 _log = structlog.get_logger("vcrecon")
 
 SEEN_EVERY_S = 30.0
+_NO_CONTAINER = ""
+"""In the place of a container's name: what is blocked for the whole site."""
 
 
 class Ledger:
@@ -347,6 +349,17 @@ class Ledger:
             self.metrics.clear_blocked(subject)
         else:
             self.metrics.set_blocked(subject, block.reason)
+
+    def boots_held(self, block: Block | None) -> None:
+        """Why the site's machines are not booted by this master, or None; see `core.mastery.quiet`."""
+        before = self.block("site")
+        if block == before:
+            return
+        reason, message = (block.reason, block.message) if block else ("only-master", "no other master holds this site")
+        self.record.event("site", reason, message)
+        self._set_blocks(_NO_CONTAINER, {"site": block} if block else {})
+        self._gauge_block("site")
+        _log.warning("boots", reason=reason, message=message)
 
     def block(self, subject: str) -> Block | None:
         """What blocks an object now, on whichever container."""

@@ -8,9 +8,11 @@ from tests.lab.conformance.case import Answer, Case, Facts, look_script, looked,
 from tests.lab.conformance.disk_cases import Builder
 from tests.lab.conformance.place import GUEST, Place
 
+from vcrecon.core.mastery import Master
 from vcrecon.core.observation import Part
 from vcrecon.host import storage
-from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, RELEASE_FILE
+from vcrecon.host.lease import LEASE_FILE, release, show_and_renew
+from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, RELEASE_FILE, RUN_DIR
 from vcrecon.host.steps import CORRUPT, UNSAFE, locked
 from vcrecon.spec.model import Artifact
 
@@ -18,6 +20,7 @@ from vcrecon.spec.model import Artifact
 def cases(place: Place) -> Iterator[Case]:
     yield from _locks(place)
     yield from _looks(place)
+    yield from _leases(place)
     yield from _downloads(place)
 
 
@@ -48,6 +51,34 @@ def _locks(place: Place) -> Iterator[Case]:
         **(says | {"cleanup": ("rm -rf /run/lock/vcrecon.cf",)}),
     )
     yield b.case("a step that was killed lets go", f"{locked('cf', ['kill -9 $$'])}\necho $?\n{done}", **says)
+
+
+def _leases(place: Place) -> Iterator[Case]:
+    b = Builder(place, "lease")
+    me = Master("cf0", 3, "cf@here:/var/lib/vcrecon/cf", lease_s=90)
+    shows = f"cut -d' ' -f1,2,4 {LEASE_FILE} 2>/dev/null || echo none"
+    says: dict[str, object] = {
+        "then": shows,
+        "reduce": lambda answer, place: [answer.stdout, answer.after],
+        "cleanup": (f"rm -rf {LEASE_FILE}",),
+    }
+
+    def of(name: str, generation: int) -> list[str]:
+        since = "$(cut -d. -f1 /proc/uptime)"
+        return [f"mkdir -p {RUN_DIR}", f'echo "{name} {generation} {since} title" >{LEASE_FILE}']
+
+    nothing = [f"rm -rf {LEASE_FILE}"]
+    yield b.case("taken and given up", f"( {show_and_renew(me)} ) >/dev/null; {release(me)}", nothing, **says)
+    yield b.case("taken", f"( {show_and_renew(me)} ) | cut -d' ' -f1,2,4", nothing, **says)
+    yield b.case("nothing to give up", release(me), nothing, **says)
+    yield b.case("given up twice", f"{release(me)}\n{release(me)}", of("cf0", 3), **says)
+    yield b.case("another master's is not given up", release(me), of("cf1", 3), **says)
+    yield b.case("that of a later generation is not given up", release(me), of("cf0", 4), **says)
+    yield b.case("junk is not given up", release(me), [f"mkdir -p {RUN_DIR}", f"echo x y >{LEASE_FILE}"], **says)
+    yield b.case("a directory in its place", release(me), [*nothing, f"mkdir -p {LEASE_FILE}"], **says)
+    of_a_higher = f"( {show_and_renew(me)} ) | cut -d' ' -f1,2,4"
+    yield b.case("a higher one is left in place", of_a_higher, of("cf1", 4), **says)
+    yield b.case("a lower one is taken", of_a_higher, of("cf1", 2), **says)
 
 
 def _looks(place: Place) -> Iterator[Case]:
