@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from vcrecon.boot import cpio
 from vcrecon.boot.images import build, store
-from vcrecon.boot.images.capture import capture_script
 from vcrecon.boot.images.description import Description, digest_of, read, yaml_lines
 from vcrecon.boot.images.recipe import container, guest
 from vcrecon.boot.installer.recipe import InstallerRecipe
@@ -33,14 +32,6 @@ SECRETS = {
     "var/log/apt/history.log": "a line\n",
     "var/lib/dbus/machine-id": "0123456789abcdef\n",
     "tmp/left": "over\n",
-}
-HOST_OWN = {
-    "etc/vcrecon/release": "hypervisor=kvm\n",
-    "etc/udev/rules.d/70-persistent-net.rules": "rule\n",
-    "etc/fstab": "UUID=1 / xfs defaults 0 0\n",
-    "etc/systemd/network/10-provisioning.network": "[Match]\n",
-    "home/student/.ssh/id_ed25519": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
-    "root/.bash_history": "passwd\n",
 }
 KEPT = {"etc/apt/sources.list": "deb x\n", "etc/ssh/sshd_config": "UseDNS no\n", "srv/data": "kept\n"}
 
@@ -98,37 +89,6 @@ def test_equal_trees_give_equal_bytes_whenever_they_were_made(tmp_path: Path, pr
             (build.pack(tree, tmp_path / f"{name}.zst", newest_s), digest_of(tmp_path / f"{name}.zst").sha256)
         )
     assert digests[0] == digests[1]
-
-
-@pytest.mark.root
-def test_a_captured_image_has_the_host_s_own_file_system_without_what_is_its_own(
-    tmp_path: Path, program: Callable[[str], str]
-) -> None:
-    """The host is a directory with this machine's programs mounted into it: those lie over it and are not read."""
-    host = tmp_path / "host"
-    plant(host, {**SECRETS, **HOST_OWN, **KEPT, "etc/shadow": "root:$6$hash:1:2:3:4:::\nbin:*:1::::::\n"})
-    plant(host, {"etc/group": "shadow:x:42:\n", "etc/passwd": "root:x:0:0::/root:/bin/sh\n"})
-    for name in ("usr", "proc", "dev", "run", "mnt"):
-        (host / name).mkdir()
-    for name in ("bin", "lib", "lib64", "sbin"):
-        (host / name).symlink_to(f"usr/{name}")
-    for name in ("unshare", "zstd"):
-        program(name)
-    enter = f"mount --bind {host} {host} && cd {host} && mount --bind /usr usr && mount -t proc proc proc"
-    enter += " && mount --bind /dev dev && mount -t tmpfs tmpfs run && exec chroot . /bin/sh -s"
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", enter], input=capture_script().encode(), capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    archive = tmp_path / "captured.tar.zst"
-    archive.write_bytes(done.stdout)
-    names = names_in(archive, program)
-    assert names & (SECRETS.keys() | HOST_OWN.keys()) == {"etc/machine-id"}
-    assert KEPT.keys() | {"usr", "proc", "var/log/apt", "bin", "etc/shadow"} <= names
-    assert not [name for name in names if name.startswith(("usr/", "proc/", "dev/"))]
-    plain = subprocess.run([program("zstd"), "-dcq", str(archive)], capture_output=True, check=True).stdout
-    assert [word for word in (b"ssh_host_", b"PRIVATE KEY", b"$6$hash") if word in plain] == []
-    assert (host / "etc/shadow").read_text().startswith("root:$6$hash:")
 
 
 def test_a_description_is_read_as_it_was_written(tmp_path: Path, program: Callable[[str], str]) -> None:
