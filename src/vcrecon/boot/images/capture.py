@@ -21,9 +21,9 @@ from typing import BinaryIO
 
 import asyncssh
 
-from vcrecon.boot.bootstrap import Say
 from vcrecon.boot.images.build import LEFT_OUT, LOGS
 from vcrecon.boot.images.description import SUFFIX, Description, FileDigest
+from vcrecon.debian import Say
 from vcrecon.errors import HostError, Refused, Unreachable
 
 _CHUNK_BYTES = 1 << 20

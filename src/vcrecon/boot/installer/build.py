@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vcrecon.boot import cpio
-from vcrecon.boot.bootstrap import EPOCH_S, Say, bootstrap, need_root, run, scratch
 from vcrecon.boot.installer.recipe import RAMFS, InstallerRecipe
+from vcrecon.debian import EPOCH_S, Say, bootstrap, need_root, run, scratch
 from vcrecon.errors import Refused
 
 DIRECTORY = "installer"
