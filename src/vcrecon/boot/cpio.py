@@ -1,7 +1,8 @@
 """Writes a tree as a cpio archive in the kernel's "newc" form. Called by `installer.build`.
 
 Debian's cpio would do, but is not part of a minimal system. Names are sorted, times, owners and permissions are
-constant, so that equal trees give equal bytes whoever made them. The form: Documentation/driver-api/early-userspace/buffer-format.rst in Linux.
+constant, so that equal trees give equal bytes whoever made them.
+The form: Documentation/driver-api/early-userspace/buffer-format.rst in Linux.
 """
 
 from __future__ import annotations
