@@ -18,6 +18,7 @@ from vcrecon.boot import cpio
 from vcrecon.boot.images import build, store
 from vcrecon.boot.images.description import Description, digest_of, read, yaml_lines
 from vcrecon.boot.images.recipe import container, guest
+from vcrecon.boot.installer import build as installer
 from vcrecon.boot.installer.recipe import InstallerRecipe
 from vcrecon.cli.app import app
 from vcrecon.errors import Refused
@@ -156,6 +157,40 @@ def test_a_name_that_would_leave_the_directory_is_refused(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["image", "build", "guest", "../x", "--images", str(tmp_path)])
     assert result.exit_code == 1
     assert "cannot name an image" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["guest", "a", "--package", "--x"], "--package --x: '--x' is not the name of a Debian package"),
+        (["container", "a", "--component", "firmware"], "--component firmware: "),
+        (["installer", "--package", "Bad_Name"], "is not the name of a Debian package"),
+        (["guest", "a", "--suite", "Book worm"], "--suite Book worm: "),
+        (["guest", "a", "--specs", "SPECS", "--package", "htop"], "says what is built"),
+        (["guest", "a", "--specs", "SPECS"], "has no guest 'a' under 'builds'; there are: none"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_made(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    specs = str(Path(__file__).parents[2] / "specs/small")
+    given = [specs if word == "SPECS" else word for word in arguments]
+    result = CliRunner().invoke(app, ["image", "build", *given, "--images", str(tmp_path / "images")])
+    assert result.exit_code == 1, result.output
+    assert words in " ".join(result.output.split())
+    assert not (tmp_path / "images").exists()
+
+
+def test_an_installer_that_was_built_with_firmware_counts_as_current(tmp_path: Path) -> None:
+    """Also for who does not know what was chosen then; not when what everybody gets has changed since."""
+    recipe = InstallerRecipe(extra=("firmware-bnx2",), components=("main", "non-free-firmware"))
+    plant(tmp_path / "installer", {"vmlinuz": "", "initrd": "", "recipe.sha256": f"{recipe.digest}\n"})
+    assert not installer.is_current(tmp_path)
+    installer.note_choice(recipe, tmp_path / "installer")
+    assert installer.is_current(tmp_path)
+    assert not installer.is_current(tmp_path, InstallerRecipe())
+    (tmp_path / "installer/recipe.sha256").write_text("0123456789abcdef\n")
+    assert not installer.is_current(tmp_path)
 
 
 def test_recipes_differ_in_their_digest_by_what_they_say() -> None:

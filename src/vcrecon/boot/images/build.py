@@ -93,7 +93,16 @@ def build(recipe: ImageRecipe, images: Path, say: Say) -> Description:
 def _bootstrap(recipe: ImageRecipe, tree: Path, place: Path, what: str, say: Say) -> None:
     given = hooks(place, {**recipe.files, **_initramfs(recipe)}, units=recipe.units, units_masked=recipe.units_masked)
     packages = (recipe.kernel, *recipe.packages)
-    bootstrap(tree, packages, suite=recipe.suite, variant="minbase", hooks=given, what=what, say=say)
+    bootstrap(
+        tree,
+        packages,
+        suite=recipe.suite,
+        variant="minbase",
+        hooks=given,
+        what=what,
+        say=say,
+        components=recipe.components,
+    )
 
 
 def _initramfs(recipe: ImageRecipe) -> dict[str, str]:
