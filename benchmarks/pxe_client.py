@@ -17,6 +17,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from vcrecon.boot.dhcp_frame import (
+    ACK,
+    DISCOVER,
+    ETHERTYPE_IPV4,
+    FRAME_BYTES_MAX,
+    MESSAGE_TYPE,
+    OFFER,
+    REQUEST,
+    SERVER_ID,
+    Reply,
+    reply,
+    request,
+)
+
 BLOCK_BYTES = 1432
 """What iPXE asks for (its tftp.h)."""
 FIRMWARE = {60: b"PXEClient:Arch:00000:UNDI:002001", 93: b"\x00\x00", 94: b"\x01\x02\x01", 97: b"\x00" + bytes(16)}
@@ -25,12 +39,8 @@ IPXE = {**FIRMWARE, 77: b"iPXE", 175: b"\xb1\x01\x01"}
 PLAIN: Mapping[int, bytes] = {}
 """Options of an installer's own DHCP client."""
 
+_MASK, _REQUESTED, _LIST, _BOOT_FILE = 1, 50, 55, 67
 _ASK = bytes([1, 3, 6, 12, 15, 43, 54, 60, 66, 67, 128, 175])
-_COOKIE = bytes([99, 130, 83, 99])
-_HEADER = struct.Struct("!4BIHH4s4s4s4s16s64s128s")
-_DISCOVER, _OFFER, _REQUEST, _ACK = 1, 2, 3, 5
-_BROADCAST_FLAG = 0x8000
-_ETHERTYPE_IPV4 = 0x0800
 _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C
 _RECEIVE_BYTES = 256 << 10
 _TFTP_PATIENCE_S = 1.0
@@ -58,80 +68,33 @@ class Lease:
 async def dhcp(link: str, mac: str, options: Mapping[int, bytes], *, deadline_s: float = 60.0) -> Lease:
     """DISCOVER, OFFER, REQUEST, ACK; asked again after 1, 2, 4, … seconds as firmware does. Raises Failed."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as wire:
-        wire.bind((link, _ETHERTYPE_IPV4))
+        wire.bind((link, ETHERTYPE_IPV4))
         try:
             async with asyncio.timeout(deadline_s):
-                offer = await _exchange(wire, mac, _DISCOVER, _OFFER, options)
-                chosen = {**options, 50: offer[0].yiaddr, 54: offer[1][54]}
-                reply, given = await _exchange(wire, mac, _REQUEST, _ACK, chosen)
+                offer = await _exchange(wire, mac, DISCOVER, OFFER, options)
+                chosen = {**options, _REQUESTED: offer.address.packed, SERVER_ID: offer.options[SERVER_ID]}
+                given = await _exchange(wire, mac, REQUEST, ACK, chosen)
         except TimeoutError:
             raise Failed(f"{mac}: no DHCP server answered within {deadline_s:.0f} s") from None
-    name = given.get(67, reply.file).rstrip(b"\0").decode()
-    server = reply.siaddr if any(reply.siaddr) else given[54]
-    return Lease(str(IPv4Address(reply.yiaddr)), str(IPv4Address(given[1])), str(IPv4Address(server)), name)
+    name = given.options.get(_BOOT_FILE, given.boot_file).rstrip(b"\0").decode()
+    server = given.next_server if int(given.next_server) else IPv4Address(given.options[SERVER_ID])
+    return Lease(str(given.address), str(IPv4Address(given.options[_MASK])), str(server), name)
 
 
-@dataclass(frozen=True)
-class _Reply:
-    yiaddr: bytes
-    siaddr: bytes
-    file: bytes
-
-
-async def _exchange(
-    wire: socket.socket, mac: str, kind: int, wanted: int, options: Mapping[int, bytes]
-) -> tuple[_Reply, dict[int, bytes]]:
+async def _exchange(wire: socket.socket, mac: str, kind: int, wanted: int, options: Mapping[int, bytes]) -> Reply:
     loop, transaction, pause_s = asyncio.get_running_loop(), random.getrandbits(32), 1.0
+    asked = {MESSAGE_TYPE: bytes([kind]), _LIST: _ASK, **options}
+    # Firmware cannot receive a unicast before it has its address.
+    broadcast = 60 in options and 175 not in options
     while True:
-        wire.send(_frame(bytes.fromhex(mac.replace(":", "")), transaction, kind, options))
+        wire.send(request(bytes.fromhex(mac.replace(":", "")), transaction, asked, broadcast=broadcast))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 while True:
-                    found = _reply(await loop.sock_recv(wire, 2048), transaction)
-                    if found is not None and found[1].get(53) == bytes([wanted]):
+                    found = reply(await loop.sock_recv(wire, FRAME_BYTES_MAX), transaction)
+                    if found is not None and found.kind == wanted:
                         return found
         pause_s = min(2 * pause_s, 8.0)
-
-
-def _frame(mac: bytes, transaction: int, kind: int, options: Mapping[int, bytes]) -> bytes:
-    nowhere = bytes(4)
-    # Firmware cannot receive a unicast before it has its address.
-    flags = _BROADCAST_FLAG if 60 in options and 175 not in options else 0
-    message = _HEADER.pack(1, 1, 6, 0, transaction, 0, flags, nowhere, nowhere, nowhere, nowhere, mac, b"", b"")
-    fields = {53: bytes([kind]), 55: _ASK, **options}
-    message += _COOKIE + b"".join(bytes([code, len(value)]) + value for code, value in fields.items()) + b"\xff"
-    message = message.ljust(300, b"\0")
-    udp = struct.pack("!4H", 68, 67, 8 + len(message), 0) + message
-    ip = struct.pack("!2B3H2BH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0, nowhere, b"\xff" * 4)
-    ip = ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:]
-    return b"\xff" * 6 + mac + struct.pack("!H", _ETHERTYPE_IPV4) + ip + udp
-
-
-def _checksum(header: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _reply(frame: bytes, transaction: int) -> tuple[_Reply, dict[int, bytes]] | None:
-    """The server's answer to our transaction in a frame, and its options; None for any other frame."""
-    ip = frame[14:]
-    if len(ip) < 28 or ip[9] != socket.IPPROTO_UDP:
-        return None
-    udp = ip[(ip[0] & 0xF) * 4 :]
-    message = udp[8:]
-    if udp[:4] != struct.pack("!2H", 67, 68) or len(message) < _HEADER.size + 4:
-        return None
-    fields = _HEADER.unpack(message[: _HEADER.size])
-    if fields[4] != transaction or message[_HEADER.size :][:4] != _COOKIE:
-        return None
-    options, at, data = {}, 0, message[_HEADER.size + 4 :]
-    while at + 1 < len(data) and data[at] != 255:
-        size = data[at + 1] if data[at] else 0
-        options[data[at]] = data[at + 2 : at + 2 + size]
-        at += 2 + size if data[at] else 1
-    return _Reply(fields[8], fields[9], fields[13]), options
 
 
 def set_address(link: str, lease: Lease) -> None:

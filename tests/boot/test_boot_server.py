@@ -52,6 +52,14 @@ async def test_a_ticket_gives_the_installer_and_its_token(site: Site) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_the_installer_s_kernel_gets_the_words_of_the_spec_after_the_consoles(site: Site) -> None:
+    site.desk.adopt(
+        a_boot_spec(network="127.0.0.0/8", address=MASTER, port=8067, images=site.images, kernel_args="no_timer_check")
+    )
+    site.desk.open(a_ticket())
+    assert f"vcrecon.mac={MAC} console=tty0 console=ttyS0,115200 no_timer_check ||" in (await site.boots()).text
+
+
 async def test_a_machine_in_the_queue_waits_with_its_message(site: Site) -> None:
     site.desk.hold({"c1": "3 before you"}.get)
     assert "echo vcrecon: 3 before you\n" in (await site.boots()).text

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from vcrecon.boot.dhcp_probe import Offer, discover, offer
+from vcrecon.boot.dhcp_frame import DISCOVER, MESSAGE_TYPE, request
+from vcrecon.boot.dhcp_probe import Offer, offer
 
 MAC = bytes.fromhex("525400aa0001")
 SERVER_MAC = bytes.fromhex("525400bb0001")
@@ -84,7 +85,7 @@ def test_no_frame_is_too_broken_to_be_looked_at() -> None:
 
 
 def test_what_is_asked_is_a_whole_discover_from_our_mac() -> None:
-    frame = discover(MAC, TRANSACTION)
+    frame = request(MAC, TRANSACTION, {MESSAGE_TYPE: bytes([DISCOVER])})
     assert frame[:14] == b"\xff" * 6 + MAC + b"\x08\x00"
     ip, message = frame[14:34], frame[42:]
     assert sum(struct.unpack("!10H", ip)) % 0xFFFF == 0

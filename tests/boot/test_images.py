@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from vcrecon.boot import cpio
 from vcrecon.boot.images import build, store
-from vcrecon.boot.images.capture import capture_script
 from vcrecon.boot.images.description import Description, digest_of, read, yaml_lines
 from vcrecon.boot.images.recipe import container, guest
+from vcrecon.boot.installer import build as installer
 from vcrecon.boot.installer.recipe import InstallerRecipe
 from vcrecon.cli.app import app
 from vcrecon.errors import Refused
@@ -33,14 +33,6 @@ SECRETS = {
     "var/log/apt/history.log": "a line\n",
     "var/lib/dbus/machine-id": "0123456789abcdef\n",
     "tmp/left": "over\n",
-}
-HOST_OWN = {
-    "etc/vcrecon/release": "hypervisor=kvm\n",
-    "etc/udev/rules.d/70-persistent-net.rules": "rule\n",
-    "etc/fstab": "UUID=1 / xfs defaults 0 0\n",
-    "etc/systemd/network/10-provisioning.network": "[Match]\n",
-    "home/student/.ssh/id_ed25519": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
-    "root/.bash_history": "passwd\n",
 }
 KEPT = {"etc/apt/sources.list": "deb x\n", "etc/ssh/sshd_config": "UseDNS no\n", "srv/data": "kept\n"}
 
@@ -98,37 +90,6 @@ def test_equal_trees_give_equal_bytes_whenever_they_were_made(tmp_path: Path, pr
             (build.pack(tree, tmp_path / f"{name}.zst", newest_s), digest_of(tmp_path / f"{name}.zst").sha256)
         )
     assert digests[0] == digests[1]
-
-
-@pytest.mark.root
-def test_a_captured_image_has_the_host_s_own_file_system_without_what_is_its_own(
-    tmp_path: Path, program: Callable[[str], str]
-) -> None:
-    """The host is a directory with this machine's programs mounted into it: those lie over it and are not read."""
-    host = tmp_path / "host"
-    plant(host, {**SECRETS, **HOST_OWN, **KEPT, "etc/shadow": "root:$6$hash:1:2:3:4:::\nbin:*:1::::::\n"})
-    plant(host, {"etc/group": "shadow:x:42:\n", "etc/passwd": "root:x:0:0::/root:/bin/sh\n"})
-    for name in ("usr", "proc", "dev", "run", "mnt"):
-        (host / name).mkdir()
-    for name in ("bin", "lib", "lib64", "sbin"):
-        (host / name).symlink_to(f"usr/{name}")
-    for name in ("unshare", "zstd"):
-        program(name)
-    enter = f"mount --bind {host} {host} && cd {host} && mount --bind /usr usr && mount -t proc proc proc"
-    enter += " && mount --bind /dev dev && mount -t tmpfs tmpfs run && exec chroot . /bin/sh -s"
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", enter], input=capture_script().encode(), capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    archive = tmp_path / "captured.tar.zst"
-    archive.write_bytes(done.stdout)
-    names = names_in(archive, program)
-    assert names & (SECRETS.keys() | HOST_OWN.keys()) == {"etc/machine-id"}
-    assert KEPT.keys() | {"usr", "proc", "var/log/apt", "bin", "etc/shadow"} <= names
-    assert not [name for name in names if name.startswith(("usr/", "proc/", "dev/"))]
-    plain = subprocess.run([program("zstd"), "-dcq", str(archive)], capture_output=True, check=True).stdout
-    assert [word for word in (b"ssh_host_", b"PRIVATE KEY", b"$6$hash") if word in plain] == []
-    assert (host / "etc/shadow").read_text().startswith("root:$6$hash:")
 
 
 def test_a_description_is_read_as_it_was_written(tmp_path: Path, program: Callable[[str], str]) -> None:
@@ -196,6 +157,40 @@ def test_a_name_that_would_leave_the_directory_is_refused(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["image", "build", "guest", "../x", "--images", str(tmp_path)])
     assert result.exit_code == 1
     assert "cannot name an image" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["guest", "a", "--package", "--x"], "--package --x: '--x' is not the name of a Debian package"),
+        (["container", "a", "--component", "firmware"], "--component firmware: "),
+        (["installer", "--package", "Bad_Name"], "is not the name of a Debian package"),
+        (["guest", "a", "--suite", "Book worm"], "--suite Book worm: "),
+        (["guest", "a", "--specs", "SPECS", "--package", "htop"], "says what is built"),
+        (["guest", "a", "--specs", "SPECS"], "has no guest 'a' under 'builds'; there are: none"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_made(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    specs = str(Path(__file__).parents[2] / "specs/small")
+    given = [specs if word == "SPECS" else word for word in arguments]
+    result = CliRunner().invoke(app, ["image", "build", *given, "--images", str(tmp_path / "images")])
+    assert result.exit_code == 1, result.output
+    assert words in " ".join(result.output.split())
+    assert not (tmp_path / "images").exists()
+
+
+def test_an_installer_that_was_built_with_firmware_counts_as_current(tmp_path: Path) -> None:
+    """Also for who does not know what was chosen then; not when what everybody gets has changed since."""
+    recipe = InstallerRecipe(extra=("firmware-bnx2",), components=("main", "non-free-firmware"))
+    plant(tmp_path / "installer", {"vmlinuz": "", "initrd": "", "recipe.sha256": f"{recipe.digest}\n"})
+    assert not installer.is_current(tmp_path)
+    installer.note_choice(recipe, tmp_path / "installer")
+    assert installer.is_current(tmp_path)
+    assert not installer.is_current(tmp_path, InstallerRecipe())
+    (tmp_path / "installer/recipe.sha256").write_text("0123456789abcdef\n")
+    assert not installer.is_current(tmp_path)
 
 
 def test_recipes_differ_in_their_digest_by_what_they_say() -> None:

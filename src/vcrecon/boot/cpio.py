@@ -1,7 +1,8 @@
 """Writes a tree as a cpio archive in the kernel's "newc" form. Called by `installer.build`.
 
-Debian's cpio would do, but is not part of a minimal system. Names are sorted, times and owners are constant, so that
-equal trees give equal bytes. The form: Documentation/driver-api/early-userspace/buffer-format.rst in Linux.
+Debian's cpio would do, but is not part of a minimal system. Names are sorted, times, owners and permissions are
+constant, so that equal trees give equal bytes whoever made them.
+The form: Documentation/driver-api/early-userspace/buffer-format.rst in Linux.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ def write_tree(tree: Path, stream: BinaryIO, *, mtime_s: int) -> None:
             data = b""
         else:
             continue
-        _entry(stream, number, path.relative_to(tree).as_posix(), entry.st_mode, data, mtime_s)
+        _entry(stream, number, path.relative_to(tree).as_posix(), _mode(entry.st_mode), data, mtime_s)
         number += 1
     _entry(stream, number, "dev/console", stat.S_IFCHR | 0o600, b"", mtime_s, _CONSOLE)
     _entry(stream, 0, "TRAILER!!!", 0, b"", 0)
+
+
+def _mode(mode: int) -> int:
+    """The kind, and permissions that say only whether it can be run: there is no user but root."""
+    runs = not stat.S_ISREG(mode) or mode & stat.S_IXUSR
+    return stat.S_IFMT(mode) | (0o755 if runs else 0o644)
 
 
 def _walk(tree: Path) -> Iterator[Path]:

@@ -51,10 +51,10 @@ def bootstrap(url: str) -> str:
     return _script(lines)
 
 
-def script(answer: BootAnswer, *, url: str, token: str, platform: str, consoles: str) -> str:
+def script(answer: BootAnswer, *, url: str, token: str, platform: str, kernel_args: str) -> str:
     """The script for an answer.
 
-    `token` and `consoles` (`console=…` words for the installer's kernel) count for RunInstaller only. `platform` is
+    `token` and `kernel_args` (further words for the installer's kernel) count for RunInstaller only. `platform` is
     what iPXE calls the firmware: "efi", or "pcbios".
     """
     match answer:
@@ -72,7 +72,7 @@ def script(answer: BootAnswer, *, url: str, token: str, platform: str, consoles:
         case RunInstaller(ticket):
             # An EFI kernel finds its initrd by this name; on BIOS nobody reads it.
             initrd = "initrd=initrd " if platform == "efi" else ""
-            words = f"{initrd}vcrecon.master={url} vcrecon.token={token} vcrecon.mac={ticket.mac} {consoles}"
+            words = f"{initrd}vcrecon.master={url} vcrecon.token={token} vcrecon.mac={ticket.mac} {kernel_args}"
             lines = [
                 f"echo vcrecon: {shown(ticket.container)}: starting the installer",
                 f"kernel {url}/installer/vmlinuz {words.strip()} || goto failed",

@@ -218,12 +218,14 @@ class BootServer:
         return self._answer(self._desk.answer(netboot), netboot, spec)
 
     def _answer(self, answer: BootAnswer, netboot: Netboot, spec: Spec) -> web.Response:
+        provisioning = spec.site.provisioning
         token = words = ""
         if isinstance(answer, RunInstaller):
-            token, words = install_token(self._site_secret, answer.ticket), consoles(spec.systems[answer.ticket.system])
+            token = install_token(self._site_secret, answer.ticket)
+            words = f"{consoles(spec.systems[answer.ticket.system])} {provisioning.kernel_args}".strip()
         _log.debug("boot", mac=netboot.mac, address=netboot.address, answer=type(answer).__name__)
-        master = ipxe.master(spec.site.provisioning)
-        return _script(ipxe.script(answer, url=master, token=token, platform=netboot.platform, consoles=words))
+        master = ipxe.master(provisioning)
+        return _script(ipxe.script(answer, url=master, token=token, platform=netboot.platform, kernel_args=words))
 
     async def _installer(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

@@ -15,6 +15,7 @@ from vcrecon.errors import Refused
 
 if TYPE_CHECKING:
     from vcrecon.boot.images.description import Description
+    from vcrecon.spec.model import Build
 
 app = typer.Typer(
     name="image",
@@ -43,8 +44,19 @@ Url = Annotated[
 Packages = Annotated[
     list[str] | None, typer.Option("--package", metavar="PACKAGE", help="A further Debian package; repeatable.")
 ]
-Suite = Annotated[str, typer.Option("--suite", help="The release of Debian.")]
-Hypervisor = Annotated[Literal["kvm", "xen"], typer.Option("--hypervisor", help="What runs the guests.")]
+Components = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--component", metavar="COMPONENT", help="A part of Debian's archive beside main (firmware: non-free-firmware)."
+    ),
+]
+Suite = Annotated[str | None, typer.Option("--suite", help="The release of Debian; bookworm without it.")]
+_HYPERVISOR_HELP = "What runs the guests; kvm without it."
+Hypervisor = Annotated[Literal["kvm", "xen"] | None, typer.Option("--hypervisor", help=_HYPERVISOR_HELP)]
+From = Annotated[
+    Path | None,
+    typer.Option("--specs", metavar="SPECS", help="Take it from 'builds' in images.yaml there, and not from options."),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The image's name; letters, digits, dots and hyphens.")]
 
 _IMAGES = Path("/var/lib/vcrecon/images")
@@ -80,9 +92,11 @@ def _tell(made: Description, images: Path, url: str, as_json: bool) -> None:
 @build.command("container", short_help="A system for containers.")
 def build_container(
     name: Name,
-    hypervisor: Hypervisor = "kvm",
-    suite: Suite = "bookworm",
+    hypervisor: Hypervisor = None,
+    suite: Suite = None,
+    component: Components = None,
     package: Packages = None,
+    specs: From = None,
     images: Images = _IMAGES,
     url: Url = _URL,
     as_json: options.Json = False,
@@ -94,15 +108,18 @@ def build_container(
     from vcrecon.boot.images import recipe
     from vcrecon.boot.images.build import build as make
 
-    wanted = recipe.container(_named(name), hypervisor, suite=suite, extra=tuple(package or ()))
+    said = _build(_named(name), "container", specs, suite, component, package, hypervisor)
+    wanted = recipe.container(name, said.hypervisor, suite=said.suite, extra=said.packages, components=said.components)
     _tell(make(wanted, images, _progress("image")), images, url, as_json)
 
 
 @build.command("guest", short_help="A system for guests.")
 def build_guest(
     name: Name,
-    suite: Suite = "bookworm",
+    suite: Suite = None,
+    component: Components = None,
     package: Packages = None,
+    specs: From = None,
     images: Images = _IMAGES,
     url: Url = _URL,
     as_json: options.Json = False,
@@ -111,19 +128,70 @@ def build_guest(
     from vcrecon.boot.images import recipe
     from vcrecon.boot.images.build import build as make
 
-    wanted = recipe.guest(_named(name), suite=suite, extra=tuple(package or ()))
+    said = _build(_named(name), "guest", specs, suite, component, package)
+    wanted = recipe.guest(name, suite=said.suite, extra=said.packages, components=said.components)
     _tell(make(wanted, images, _progress("image")), images, url, as_json)
 
 
 @build.command("installer", short_help="The installer that blank machines boot.")
 def build_installer(
+    suite: Suite = None,
+    component: Components = None,
+    package: Packages = None,
+    specs: From = None,
     images: Images = _IMAGES,
     anew: Annotated[bool, typer.Option("--anew", help="Also when it is current: takes in newer packages.")] = False,
 ) -> None:
     """Build the kernel and initramfs that a blank machine boots; nothing is done when they are current."""
     from vcrecon.boot.installer.build import build as make
+    from vcrecon.boot.installer.recipe import InstallerRecipe
 
-    say(str(make(images, _progress("image"), anew=anew)))
+    said = _build("installer", "installer", specs, suite, component, package)
+    wanted = InstallerRecipe(suite=said.suite, extra=said.packages, components=said.components)
+    say(str(make(images, _progress("image"), wanted, anew=anew)))
+
+
+def _build(
+    name: str,
+    kind: Literal["container", "guest", "installer"],
+    specs: Path | None,
+    suite: str | None,
+    components: list[str] | None,
+    packages: list[str] | None,
+    hypervisor: Literal["kvm", "xen"] | None = None,
+) -> Build:
+    """What is to be built, as the spec or the options say. Raises Refused."""
+    from vcrecon.spec.load import load
+    from vcrecon.spec.model import Build
+    from vcrecon.spec.text import BuildText
+
+    given = {"suite": suite, "components": components, "packages": packages, "hypervisor": hypervisor}
+    given = {key: value for key, value in given.items() if value}
+    if specs is None:
+        given["components"] = ["main", *(word for word in components or () if word != "main")]
+        try:
+            text = BuildText.model_validate({"kind": kind, **given})
+        except ValueError as error:
+            raise Refused(_first_words(error)) from None
+        return Build(name, kind, text.hypervisor or "kvm", text.suite, text.components, text.packages)
+    if given:
+        raise Refused(f"with --specs, {specs}/images.yaml says what is built: write it there, or leave --specs out")
+    builds = load(specs, require_placement=False).spec.builds
+    if name not in builds or builds[name].kind != kind:
+        there = ", ".join(sorted(known.name for known in builds.values() if known.kind == kind)) or "none"
+        raise Refused(f"{specs}/images.yaml has no {kind} {name!r} under 'builds'; there are: {there}")
+    return builds[name]
+
+
+def _first_words(error: ValueError) -> str:
+    """What pydantic found first, for people."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    option = {"components": "--component", "packages": "--package", "suite": "--suite"}.get(str(first["loc"][0]), "")
+    return f"{option} {first['input']}: {first['msg'].removeprefix('Value error, ')}"
 
 
 @app.command("list", short_help="List the images.")
@@ -195,7 +263,7 @@ def capture(
     name: Name,
     key: Annotated[Path, typer.Option("--key", help="The private SSH key that may log in as root.")],
     known_hosts: Annotated[Path, typer.Option("--known-hosts", help="The file that pins its host key.")],
-    hypervisor: Hypervisor = "kvm",
+    hypervisor: Annotated[Literal["kvm", "xen"], typer.Option("--hypervisor", help=_HYPERVISOR_HELP)] = "kvm",
     images: Images = _IMAGES,
     url: Url = _URL,
     as_json: options.Json = False,
@@ -207,7 +275,6 @@ def capture(
     """
     import asyncio
 
-    images.mkdir(parents=True, exist_ok=True)
     made = asyncio.run(_capture(host, _named(name), key, known_hosts, hypervisor, images))
     _tell(made, images, url, as_json)
 

@@ -6,19 +6,14 @@ Called by `lab.up`. Needs root, and Debian's archive as this machine's own apt k
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcrecon.errors import Refused
+from vcrecon.debian import Say, bootstrap, hooks, scratch
 from vcrecon.lab.recipes import CONTAINER, GUEST, SUITE, Recipe
-
-Say = Callable[[str], None]
 
 ROOT_BYTES = 8 * 1024**3
 """Size of a container's system disk; sparse."""
@@ -70,58 +65,26 @@ def _cached(recipe: Recipe, cache: Path, say: Say, finish: Callable[[Path, Path]
         say(f"image {recipe.name}: from the cache ({target.name})")
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    with _scratch(cache) as scratch:
-        tree, made = scratch / "tree", scratch / "made"
+    with scratch(cache) as place:
+        tree, made = place / "tree", place / "made"
         made.mkdir()
-        _bootstrap(recipe, tree, scratch, made, say)
+        _bootstrap(recipe, tree, place / "files", made, say)
         say(f"image {recipe.name}: packing")
         finish(tree, made)
         made.rename(target)
     return target
 
 
-@contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
-    # mmdebstrap unpacks as other users, who must be able to pass through.
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _bootstrap(recipe: Recipe, tree: Path, scratch: Path, made: Path, say: Say) -> None:
-    files = scratch / "files"
-    for name, content in {**recipe.files, **_initramfs(recipe)}.items():
-        path = files / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    command = [
-        # In a mount namespace of its own: a build that is killed leaves nothing mounted in its tree.
-        *("unshare", "--mount", "--propagation", "private"),
-        "mmdebstrap",
-        "--variant=minbase",
-        "--format=directory",
-        f"--include={','.join(recipe.packages)}",
-        f'--essential-hook=cp -r --preserve=mode {files}/. "$1"/',
-        f'--customize-hook=chroot "$1" systemctl --quiet enable {" ".join(recipe.units)}',
-        f'--customize-hook=chroot "$1" systemctl --quiet mask {" ".join(recipe.units_masked)}',
-        '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id; : > "$1"/etc/machine-id',
-    ]
+def _bootstrap(recipe: Recipe, tree: Path, files: Path, made: Path, say: Say) -> None:
+    given = hooks(files, {**recipe.files, **_initramfs(recipe)}, units=recipe.units, units_masked=recipe.units_masked)
+    given.append('--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id; : > "$1"/etc/machine-id')
     if recipe.mirrored:
         repository = made / "repository"
         repository.mkdir()
-        fetch = (
-            'apt-get clean; chroot "$1" apt-get clean; '
-            f'chroot "$1" apt-get -q -y --no-install-recommends --download-only install {" ".join(recipe.mirrored)}'
-        )
-        command += [
-            f"--customize-hook={fetch.removeprefix('apt-get clean; ')}",
-            f'--customize-hook=cp "$1"/var/cache/apt/archives/*.deb {repository}/',
-        ]
-    command += [SUITE, str(tree), *_mirrors()]
-    _run(command, f"image {recipe.name}", say)
+        fetch = f"apt-get -q -y --no-install-recommends --download-only install {' '.join(recipe.mirrored)}"
+        given.append(f'--customize-hook=chroot "$1" apt-get clean; chroot "$1" {fetch}')
+        given.append(f'--customize-hook=cp "$1"/var/cache/apt/archives/*.deb {repository}/')
+    bootstrap(tree, recipe.packages, suite=SUITE, variant="minbase", hooks=given, what=f"image {recipe.name}", say=say)
     # The build machine's mirror is no business of the machines that boot this.
     (tree / "etc/apt/sources.list").write_text("")
 
@@ -131,44 +94,6 @@ def _initramfs(recipe: Recipe) -> dict[str, str]:
         "etc/initramfs-tools/conf.d/vclab": "MODULES=list\nCOMPRESS=zstd\nFSTYPE=ext4\n",
         "etc/initramfs-tools/modules": "".join(f"{module}\n" for module in recipe.initrd_modules),
     }
-
-
-def _mirrors() -> list[str]:
-    """This machine's own Debian mirrors, as lines for sources.list; none when it has none, then Debian's."""
-    lines = subprocess.run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(ORIGIN)\tdeb $(REPO_URI) $(RELEASE) $(COMPONENT)",
-            "Created-By: Packages",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.splitlines()
-    found = [line.partition("\t")[2] for line in lines if line.startswith("Debian")]
-    return [line for line in dict.fromkeys(found) if f" {SUITE}" in line]
-
-
-def _run(command: list[str], what: str, say: Say) -> None:
-    """Run a tool and pass its progress on. Raises Refused with its last words."""
-    said: list[str] = []
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    try:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                said = [*said[-20:], line.rstrip()]
-                if line.startswith("I: ") and line.rstrip().endswith("..."):
-                    say(f"{what}: {line[3:].strip().rstrip('.')}")
-    except FileNotFoundError:
-        raise Refused(f"{command[0]} is not installed; try: apt install {command[0]}") from None
-    if process.returncode:
-        last = "\n  ".join(said[-5:])
-        raise Refused(f"{what}: {command[0]} failed with exit status {process.returncode}:\n  {last}")
 
 
 def _finish_container(tree: Path, made: Path) -> None:

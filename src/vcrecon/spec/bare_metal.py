@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from vcrecon.spec.check import container_at
 from vcrecon.spec.draft import IMAGES, SITE, Draft
 from vcrecon.spec.findings import At
-from vcrecon.spec.model import Artifact, Container, DiskLayout, DiskMatch, Power, Provisioning, System
+from vcrecon.spec.model import Artifact, Build, Container, DiskLayout, DiskMatch, Power, Provisioning, System
 from vcrecon.spec.recipe import secret_file, spec_path
 from vcrecon.spec.text import ContainerText, DisksText, ImagesFile, PowerText, ProvisioningText
 from vcrecon.spec.values import ipv4, mac
@@ -30,6 +30,23 @@ def expand_systems(draft: Draft, text: ImagesFile) -> None:
             optional = {} if system.cmdline is None else {"cmdline": system.cmdline}
             root = Artifact(system.root.url, system.root.sha256)
             draft.systems[name] = System(name, root, system.hypervisor, **optional)
+
+
+def expand_builds(draft: Draft, text: ImagesFile) -> None:
+    """Fill `draft.builds`."""
+    for name, build in text.builds.items():
+        at = At(IMAGES, ("builds", name))
+        if not draft.claim("build", name, at.name()):
+            continue
+        if (name == "installer") != (build.kind == "installer"):
+            draft.findings.error(at / "kind", "an installer is called 'installer', and nothing else is: there is one")
+        if build.hypervisor is not None and build.kind != "container":
+            draft.findings.error(at / "hypervisor", f"a {build.kind} is not for one hypervisor; leave it out")
+        if "main" not in build.components:
+            draft.findings.error(at / "components", "without 'main' there is no system to build; add it")
+        packages = tuple(dict.fromkeys(build.packages))
+        components = tuple(dict.fromkeys(build.components))
+        draft.builds[name] = Build(name, build.kind, build.hypervisor or "kvm", build.suite, components, packages)
 
 
 def expand_provisioning(draft: Draft, text: ProvisioningText) -> None:
@@ -55,6 +72,7 @@ def expand_provisioning(draft: Draft, text: ProvisioningText) -> None:
         images=spec_path(draft.directory, text.images),
         install_deadline_s=text.install_deadline,
         root_password=password,
+        kernel_args=text.kernel_args,
     )
 
 

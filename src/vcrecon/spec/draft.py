@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from vcrecon.spec.findings import At, Findings
-from vcrecon.spec.model import Cluster, Container, Guest, Hook, Image, Network, Provisioning, Service, System
+from vcrecon.spec.model import Build, Cluster, Container, Guest, Hook, Image, Network, Provisioning, Service, System
 from vcrecon.spec.values import expand_range, label, shorten
 
 SITE, IMAGES, CONTAINERS = "site.yaml", "images.yaml", "containers.yaml"
 CLUSTERS, DEPLOYMENT = "clusters.yaml", "deployment.yaml"
 
-Kind = Literal["image", "system", "container", "network", "cluster", "guest", "service", "template"]
+Kind = Literal["image", "system", "build", "container", "network", "cluster", "guest", "service", "template"]
 Value = TypeVar("Value")
 
 
@@ -30,6 +30,7 @@ class Draft:
     findings: Findings
     images: dict[str, Image] = field(default_factory=dict)
     systems: dict[str, System] = field(default_factory=dict)
+    builds: dict[str, Build] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     clusters: dict[str, Cluster] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class Draft:
 _WHERE: dict[Kind, str] = {
     "image": f"add it to {IMAGES}",
     "system": f"add it to 'systems' in {IMAGES}",
+    "build": f"add it to 'builds' in {IMAGES}",
     "container": f"add it to {CONTAINERS}",
     "network": f"add it to 'networks' in {SITE}",
     "cluster": f"add it to 'clusters' in {CLUSTERS}",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vcrecon.errors import Problem, SpecError
-from vcrecon.spec.bare_metal import check_bare_metal, expand_provisioning, expand_systems
+from vcrecon.spec.bare_metal import check_bare_metal, expand_builds, expand_provisioning, expand_systems
 from vcrecon.spec.check import check_deployment, check_site
 from vcrecon.spec.draft import CLUSTERS, CONTAINERS, DEPLOYMENT, IMAGES, SITE, Draft, Kind
 from vcrecon.spec.explain import Checked, Model, validate
@@ -41,7 +41,7 @@ from vcrecon.spec.values import label
 
 _HOLDS: dict[str, tuple[Kind, ...]] = {
     SITE: ("network", "service"),
-    IMAGES: ("image", "system"),
+    IMAGES: ("image", "system", "build"),
     CONTAINERS: ("container",),
     CLUSTERS: ("cluster", "guest", "network"),
     DEPLOYMENT: (),
@@ -77,6 +77,7 @@ def load(directory: Path, *, require_placement: bool = True, instead: Mapping[st
     if images.model is not None:
         expand_images(draft, images.model)
         expand_systems(draft, images.model)
+        expand_builds(draft, images.model)
     if containers.model is not None:
         expand_containers(draft, containers.model)
     if clusters.model is not None:
@@ -222,6 +223,7 @@ def _freeze(draft: Draft, site: Site, deployment: dict[str, tuple[str, ...]], co
         cordoned=cordoned,
         digest=digest,
         systems=draft.systems,
+        builds=draft.builds,
     )
 
 

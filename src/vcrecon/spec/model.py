@@ -54,6 +54,21 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """What an image is built from: `vcrecon image build KIND NAME --specs …`. `hypervisor` counts for containers.
+
+    `packages` come beside those that every image of its kind has, out of the archive's `components`.
+    """
+
+    name: str
+    kind: Literal["container", "guest", "installer"]
+    hypervisor: HypervisorName = "kvm"
+    suite: str = "bookworm"
+    components: tuple[str, ...] = ("main",)
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """One network interface of a guest. `address` is in CIDR form (`10.1.0.11/24`), or None for none."""
 
@@ -234,7 +249,7 @@ class Provisioning:
     `mode` "managed": vcrecon runs DHCP, TFTP and HTTP for it on `interface` of the master, whose own address there
     is `address`; "external": the site has its own DHCP, vcrecon serves HTTP only; "off": containers are installed by
     hand. `strangers` is the range of addresses for machines that no container has the MAC of. `images` is the
-    directory of files that are served over HTTP on `port`.
+    directory of files that are served over HTTP on `port`. `kernel_args` are further words for the installer's kernel.
     """
 
     network: str
@@ -248,6 +263,7 @@ class Provisioning:
     images: Path = Path("/var/lib/vcrecon/images")
     install_deadline_s: float = 1800.0
     root_password: Path | None = None
+    kernel_args: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +297,8 @@ class Spec:
     cordoned: frozenset[str]
     digest: str
     systems: Mapping[str, System] = field(default_factory=dict)
+    builds: Mapping[str, Build] = field(default_factory=dict, compare=False)
+    """By name. No part of what the site should be: neither compared nor in the digest."""
 
     @cached_property
     def placement(self) -> Mapping[str, str]:

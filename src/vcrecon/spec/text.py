@@ -151,6 +151,11 @@ HookPaths = Annotated[
 RoleName = Literal["head", "node", "single"]
 
 
+KernelArgs = Annotated[str, AfterValidator(values.kernel_args)]
+PackageName = Annotated[str, AfterValidator(values.package_name)]
+Component = Literal["main", "contrib", "non-free", "non-free-firmware"]
+
+
 class Text(BaseModel):
     """Base of all models of the text: unknown keys are errors, `null` collections are empty."""
 
@@ -178,6 +183,18 @@ class SystemText(Text):
     cmdline: Line | None = Field(None, description="the kernel's command line; consoles when left out")
 
 
+class BuildText(Text):
+    """What `vcrecon image build` makes an image from, beside what every image of its kind has."""
+
+    kind: Literal["container", "guest", "installer"]
+    hypervisor: Literal["kvm", "xen"] | None = Field(None, description="of a container; kvm when left out")
+    suite: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = Field("bookworm", description="the release of Debian")
+    components: Annotated[tuple[Component, ...], BeforeValidator(_words)] = Field(
+        ("main",), description="parts of Debian's archive; firmware is in non-free-firmware"
+    )
+    packages: Annotated[tuple[PackageName, ...], BeforeValidator(_words)] = Field((), description="further packages")
+
+
 class ProvisioningText(Text):
     """The network that containers are reached on, and installed over when `mode` is not off."""
 
@@ -196,6 +213,9 @@ class ProvisioningText(Text):
     images: Line = Field("/var/lib/vcrecon/images", description="directory of the files that are served")
     install_deadline: Seconds = 1800.0
     root_password: Line | None = Field(None, description="file with a crypt(3) hash, for root on containers")
+    kernel_args: KernelArgs = Field(
+        "", description="further words for the installer's kernel; consoles are those of the system that is installed"
+    )
 
 
 class SshText(Text):
@@ -276,10 +296,11 @@ class SiteFile(Text):
 
 
 class ImagesFile(Text):
-    """images.yaml: the guest images, and the systems that containers are installed with."""
+    """images.yaml: the guest images, the systems that containers are installed with, and what both are built from."""
 
     images: Annotated[dict[str, ImageText], BeforeValidator(_a_mapping)]
     systems: Annotated[dict[str, SystemText], BeforeValidator(_a_mapping)] = {}
+    builds: Annotated[dict[str, BuildText], BeforeValidator(_a_mapping)] = {}
 
 
 class DiskMatchText(Text):

@@ -17,6 +17,8 @@ _AMBIGUOUS = re.compile(r"([0-9.]{1,15}) ?([kmgt])(?:i?b)?", re.IGNORECASE | re.
 _TIMES_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,3})?([smh]?)", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
+_KERNEL_WORD = re.compile(r"[A-Za-z0-9_.,:=/@%+-]+", re.ASCII)
 _LVM = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}", re.ASCII)
 _LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
@@ -71,6 +73,26 @@ def label(text: str, what: str) -> str:
             f"neither first nor last a '-'{hint}"
         )
     return text
+
+
+def package_name(text: str) -> str:
+    """`text` when it can name a Debian package (Debian Policy 5.6.1)."""
+    if _PACKAGE.fullmatch(text) is None:
+        hint = "; give one package a line" if " " in text.strip() or "," in text else ""
+        raise ValueError(f"{shorten(text)} is not the name of a Debian package: a-z, 0-9, '+', '-' and '.'{hint}")
+    return text
+
+
+def kernel_args(text: str) -> str:
+    """`text` as words for a kernel's command line that neither iPXE nor the installer takes for its own."""
+    for word in text.split():
+        if _KERNEL_WORD.fullmatch(word) is None:
+            raise ValueError(
+                f"{shorten(word)} cannot be a word for the kernel: letters, digits and _ . , : = / @ % + -"
+            )
+        if word.startswith(("vcrecon.", "initrd=")):
+            raise ValueError(f"{shorten(word)} is given by vcrecon itself; leave it out")
+    return " ".join(text.split())
 
 
 def lvm_name(text: str) -> str:

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import IO
 
-from vcrecon.boot.bootstrap import NICENESS, Say, bootstrap, need_root, scratch
 from vcrecon.boot.images.description import SUFFIX, Description, FileDigest, digest_of
 from vcrecon.boot.images.recipe import ImageRecipe
+from vcrecon.debian import NICENESS, Say, bootstrap, hooks, need_root, scratch
 from vcrecon.errors import Refused
 
 _CHUNK_BYTES = 1 << 20
@@ -83,23 +83,26 @@ def build(recipe: ImageRecipe, images: Path, say: Say) -> Description:
             packages=packages,
         )
         for file in description.files:
+            # A web server of another user may serve them.
+            (made / file.name).chmod(0o644)
             (made / file.name).replace(images / file.name)
         description.write(images)
     return description
 
 
-def _bootstrap(recipe: ImageRecipe, tree: Path, files: Path, what: str, say: Say) -> None:
-    for name, content in {**recipe.files, **_initramfs(recipe)}.items():
-        path = files / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    hooks = [f'--essential-hook=cp -r --preserve=mode {files}/. "$1"/']
-    if recipe.units:
-        hooks.append(f'--customize-hook=chroot "$1" systemctl --quiet enable {" ".join(recipe.units)}')
-    if recipe.units_masked:
-        hooks.append(f'--customize-hook=chroot "$1" systemctl --quiet mask {" ".join(recipe.units_masked)}')
+def _bootstrap(recipe: ImageRecipe, tree: Path, place: Path, what: str, say: Say) -> None:
+    given = hooks(place, {**recipe.files, **_initramfs(recipe)}, units=recipe.units, units_masked=recipe.units_masked)
     packages = (recipe.kernel, *recipe.packages)
-    bootstrap(tree, packages, suite=recipe.suite, variant="minbase", hooks=hooks, what=what, say=say)
+    bootstrap(
+        tree,
+        packages,
+        suite=recipe.suite,
+        variant="minbase",
+        hooks=given,
+        what=what,
+        say=say,
+        components=recipe.components,
+    )
 
 
 def _initramfs(recipe: ImageRecipe) -> dict[str, str]:
@@ -129,7 +132,9 @@ def clean(tree: Path) -> None:
     for path in (tree / LOGS).rglob("*"):
         if not path.is_dir():
             path.unlink()
-    (tree / "etc/machine-id").write_text("")
+    machine_id = tree / "etc/machine-id"
+    machine_id.write_text("")
+    machine_id.chmod(0o444)
     # The build machine's mirror is no business of the machines that boot this.
     (tree / "etc/apt/sources.list").write_text("")
 

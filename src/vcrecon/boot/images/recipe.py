@@ -32,7 +32,8 @@ _CONTAINER = (
 )
 _HYPERVISOR: Mapping[HypervisorName, tuple[str, ...]] = {
     "kvm": ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86"),
-    "xen": ("xen-system-amd64", "xen-utils-4.17", "xenstore-utils", "qemu-system-xen"),
+    # The first brings the hypervisor and its tools in the versions that the release has.
+    "xen": ("xen-system-amd64", "xenstore-utils", "qemu-system-xen"),
 }
 _GUEST_MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_net", "xen-blkfront", "xen-netfront", "xfs", "crc32c_generic", "pvpanic"),
@@ -46,9 +47,9 @@ _NEEDLESS = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer
 class ImageRecipe:
     """A Debian root file system.
 
-    `modules` are what the initramfs loads; empty means initramfs-tools' "most". `files` are written before the
-    packages are configured, by path. `units` are enabled, `units_masked` never start. `disk_bytes` is a guest's
-    smallest disk.
+    `components` are the parts of Debian's archive that packages may come from. `modules` are what the initramfs loads;
+    empty means initramfs-tools' "most". `files` are written before the packages are configured, by path. `units` are
+    enabled, `units_masked` never start. `disk_bytes` is a guest's smallest disk.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ImageRecipe:
     kernel: str
     packages: tuple[str, ...]
     suite: str = SUITE
+    components: tuple[str, ...] = ("main",)
     hypervisor: HypervisorName | None = None
     modules: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +78,7 @@ def container(
     suite: str = SUITE,
     kernel: str = "linux-image-amd64",
     extra: tuple[str, ...] = (),
+    components: tuple[str, ...] = ("main",),
     modules: tuple[str, ...] = (),
     with_hypervisor: bool = True,
 ) -> ImageRecipe:
@@ -87,6 +90,7 @@ def container(
         kernel=kernel,
         packages=(*_BASE, *_CONTAINER, *hypervisors, *extra),
         suite=suite,
+        components=components,
         hypervisor=hypervisor,
         modules=modules,
         files={
@@ -99,7 +103,12 @@ def container(
 
 
 def guest(
-    name: str, *, suite: str = SUITE, kernel: str = "linux-image-cloud-amd64", extra: tuple[str, ...] = ()
+    name: str,
+    *,
+    suite: str = SUITE,
+    kernel: str = "linux-image-cloud-amd64",
+    extra: tuple[str, ...] = (),
+    components: tuple[str, ...] = ("main",),
 ) -> ImageRecipe:
     """A system for guests, booted by the hypervisor with a kernel and initramfs that lie beside the image."""
     return ImageRecipe(
@@ -108,6 +117,7 @@ def guest(
         kernel=kernel,
         packages=(*_BASE, *extra),
         suite=suite,
+        components=components,
         modules=_GUEST_MODULES,
         files={
             "etc/fstab": "/dev/root / xfs defaults 0 0\n",

@@ -1,12 +1,14 @@
 """Builds the installer's kernel and initramfs from Debian packages with mmdebstrap. Called by `cli.image`.
 
 The result lies below the images directory as `installer/vmlinuz` and `installer/initrd`, where the boot server looks,
-with the digest of the recipe beside it: while that is the same, nothing is built.
+with the digest of the recipe beside it: while that is the same, nothing is built. What a site chose for itself (suite,
+further packages) lies there too, so that one can tell later whether it is current.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import shutil
 import stat
 import subprocess
@@ -14,12 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vcrecon.boot import cpio
-from vcrecon.boot.bootstrap import EPOCH_S, Say, bootstrap, need_root, run, scratch
 from vcrecon.boot.installer.recipe import RAMFS, InstallerRecipe
+from vcrecon.debian import EPOCH_S, Say, bootstrap, need_root, run, scratch
 from vcrecon.errors import Refused
 
 DIRECTORY = "installer"
-_DIGEST = "recipe.sha256"
+_DIGEST, _CHOICE = "recipe.sha256", "choice.json"
 
 
 def build(images: Path, say: Say, recipe: InstallerRecipe | None = None, *, anew: bool = False) -> Path:
@@ -34,8 +36,17 @@ def build(images: Path, say: Say, recipe: InstallerRecipe | None = None, *, anew
         tree, made = place / "tree", place / "made"
         made.mkdir()
         say("installer: packages")
-        packages = (recipe.kernel, *recipe.packages)
-        bootstrap(tree, packages, suite=recipe.suite, variant="extract", hooks=(), what="installer", say=say)
+        packages = (recipe.kernel, *recipe.packages, *recipe.extra)
+        bootstrap(
+            tree,
+            packages,
+            suite=recipe.suite,
+            variant="extract",
+            hooks=(),
+            what="installer",
+            say=say,
+            components=recipe.components,
+        )
         kernel = _newest(tree.glob("boot/vmlinuz-*"))
         shutil.copyfile(kernel, made / "vmlinuz")
         _keep_modules(tree, kernel.name.removeprefix("vmlinuz-"), recipe, say)
@@ -43,20 +54,36 @@ def build(images: Path, say: Say, recipe: InstallerRecipe | None = None, *, anew
         _lay_scripts(tree)
         say("installer: packing")
         _pack(tree, made, say)
+        note_choice(recipe, made)
         (made / _DIGEST).write_text(f"{recipe.digest}\n")
         _replace(made, target)
     return target
 
 
 def is_current(images: Path, recipe: InstallerRecipe | None = None) -> bool:
-    """Whether what lies there was built by this recipe."""
+    """Whether what lies there was built by this recipe; without one, by the one of now with the choice of then."""
     target = images / DIRECTORY
+    recipe = recipe or _as_chosen(target)
     try:
         built = (target / _DIGEST).read_text().strip()
     except OSError:
         return False
     files = (target / "vmlinuz", target / "initrd")
-    return built == (recipe or InstallerRecipe()).digest and all(path.is_file() for path in files)
+    return built == recipe.digest and all(path.is_file() for path in files)
+
+
+def note_choice(recipe: InstallerRecipe, directory: Path) -> None:
+    """Write down what of a recipe a site chooses, beside what is built from it."""
+    choice = {"suite": recipe.suite, "extra": recipe.extra, "components": recipe.components}
+    (directory / _CHOICE).write_text(json.dumps(choice) + "\n")
+
+
+def _as_chosen(target: Path) -> InstallerRecipe:
+    try:
+        found = json.loads((target / _CHOICE).read_text())
+        return InstallerRecipe(suite=found["suite"], extra=tuple(found["extra"]), components=tuple(found["components"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return InstallerRecipe()
 
 
 def _newest(kernels: Iterable[Path]) -> Path:
@@ -128,5 +155,5 @@ def _replace(made: Path, target: Path) -> None:
     """File by file, since a machine may be fetching the old ones: its open file stays whole. The digest comes last."""
     target.mkdir(parents=True, exist_ok=True)
     (target / _DIGEST).unlink(missing_ok=True)
-    for name in ("vmlinuz", "initrd", _DIGEST):
+    for name in ("vmlinuz", "initrd", _CHOICE, _DIGEST):
         (made / name).replace(target / name)

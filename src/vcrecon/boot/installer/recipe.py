@@ -15,6 +15,7 @@ RAMFS = Path(__file__).parent / "ramfs"
 class InstallerRecipe:
     """Packages, and patterns (below the kernel's module directory) of the drivers that are kept with all they need.
 
+    `extra` packages come beside these, out of the archive's `components`: firmware of network cards, mostly.
     `needless` goes: documents, and what the packages would need only on a running Debian.
     """
 
@@ -43,6 +44,8 @@ class InstallerRecipe:
         "syslinux-common",
         "systemd-boot-efi",
     )
+    extra: tuple[str, ...] = ()
+    components: tuple[str, ...] = ("main",)
     modules: tuple[str, ...] = (
         "drivers/ata/*",
         "drivers/block/virtio_blk*",
@@ -55,7 +58,7 @@ class InstallerRecipe:
         "drivers/md/md-mod*",
         "drivers/md/raid1.*",
         "drivers/message/fusion/*",
-        # Those that need no firmware of their own, which Debian's main archive does not have.
+        # Some need firmware, which Debian's main archive does not have: see `extra`.
         *(
             f"drivers/net/ethernet/{vendor}/*"
             for vendor in ("amazon", "amd", "aquantia", "atheros", "broadcom", "emulex", "intel", "marvell", "mellanox")

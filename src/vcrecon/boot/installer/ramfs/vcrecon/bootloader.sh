@@ -15,7 +15,8 @@ install_boot_loader() {
     fi
 }
 
-# split_options: "XEN'S --- LINUX'S" where the hypervisor is Xen; without the dashes all are Linux's.
+# split_options: "XEN'S --- LINUX'S" where the hypervisor is Xen; without the dashes all are Linux's. Where Xen is not
+# told how much memory the host itself has, that would be all of it; and its Linux has a console of its own.
 split_options() {
     linux_options="root=$root_device ro $CMDLINE" xen_options=$XEN_OPTIONS
     case $CMDLINE in
@@ -23,7 +24,22 @@ split_options() {
             xen_options=${CMDLINE%% --- *}
             linux_options="root=$root_device ro ${CMDLINE#* --- }"
             ;;
+        *) [ "$HYPERVISOR" != xen ] || linux_options="$linux_options console=hvc0" ;;
     esac
+    case " $xen_options " in
+        *' dom0_mem='*) ;;
+        *) xen_options="$xen_options $(host_memory)" ;;
+    esac
+}
+
+# host_memory: for the host itself under Xen: an eighth of the machine, but 1 GiB at least and 4 GiB at most.
+host_memory() {
+    awk '/^MemTotal:/ {
+        mib = int($2 / 1024 / 8)
+        if (mib < 1024) mib = 1024
+        if (mib > 4096) mib = 4096
+        printf "dom0_mem=%dM,max:%dM\n", mib, mib
+    }' "${MEMINFO:-/proc/meminfo}"
 }
 
 newest_xen() {

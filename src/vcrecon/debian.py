@@ -1,4 +1,6 @@
-"""Runs mmdebstrap and says what it does. Called by `installer.build` and `images.build`.
+"""Makes trees of Debian packages with mmdebstrap, and says what it does.
+
+Called by the builders of `boot` (`installer.build`, `images.build`) and of the lab (`lab.images`).
 
 Needs root, and Debian's archive as this machine's own apt knows it.
 """
@@ -9,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +23,9 @@ EPOCH_S = 1686355200
 """SOURCE_DATE_EPOCH of every build: what a build writes bears this time, so that equal inputs give equal bytes."""
 
 NICENESS = 15
+
+_UMASK = 0o022
+"""Of every tool that is run: what a build writes has the same modes, whoever builds."""
 
 
 @contextmanager
@@ -36,8 +41,34 @@ def scratch(directory: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def hooks(
+    place: Path, files: Mapping[str, str], *, units: Sequence[str] = (), units_masked: Sequence[str] = ()
+) -> list[str]:
+    """For `bootstrap`: lay `files` (by path; drafted in `place`) before packages are configured, then set units."""
+    for name, content in files.items():
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    # Files and directories as any system has them, whatever the umask here.
+    lay = f'chmod -R u=rwX,go=rX {place} && cp -r --preserve=mode {place}/. "$1"/'
+    found = [f"--essential-hook={lay}"]
+    if units:
+        found.append(f'--customize-hook=chroot "$1" systemctl --quiet enable {" ".join(units)}')
+    if units_masked:
+        found.append(f'--customize-hook=chroot "$1" systemctl --quiet mask {" ".join(units_masked)}')
+    return found
+
+
 def bootstrap(
-    target: Path, packages: Sequence[str], *, suite: str, variant: str, hooks: Sequence[str], what: str, say: Say
+    target: Path,
+    packages: Sequence[str],
+    *,
+    suite: str,
+    variant: str,
+    hooks: Sequence[str],
+    what: str,
+    say: Say,
+    components: Sequence[str] = ("main",),
 ) -> None:
     """Make a tree of Debian packages at `target`. Raises Refused, with the tool's last words."""
     run(
@@ -48,11 +79,12 @@ def bootstrap(
             "mmdebstrap",
             f"--variant={variant}",
             "--format=directory",
+            f"--components={','.join(components)}",
             f"--include={','.join(packages)}",
             *hooks,
             suite,
             str(target),
-            *_mirrors(suite),
+            *_mirrors(suite, components),
         ],
         what,
         say,
@@ -77,6 +109,7 @@ def run(command: Sequence[str], what: str, say: Say) -> None:
             text=True,
             errors="replace",
             env=environment,
+            umask=_UMASK,
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -98,9 +131,9 @@ def need_root(what: str) -> None:
         raise Refused(f"{what} needs root (mmdebstrap makes devices and files of other users); try it with sudo")
 
 
-def _mirrors(suite: str) -> list[str]:
+def _mirrors(suite: str, components: Sequence[str]) -> list[str]:
     """This machine's own Debian mirrors, as lines for sources.list; none when it has none, then Debian's."""
-    form = "$(ORIGIN)\tdeb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    form = "$(ORIGIN)\tdeb $(REPO_URI) $(RELEASE)"
     try:
         lines = subprocess.run(
             ["apt-get", "indextargets", "--format", form, "Created-By: Packages"],
@@ -111,4 +144,4 @@ def _mirrors(suite: str) -> list[str]:
     except FileNotFoundError:
         return []
     found = [line.partition("\t")[2] for line in lines if line.startswith("Debian")]
-    return [line for line in dict.fromkeys(found) if f" {suite}" in line]
+    return [f"{line} {' '.join(components)}" for line in dict.fromkeys(found) if f" {suite}" in line]
