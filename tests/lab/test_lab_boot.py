@@ -83,6 +83,10 @@ def _spare(site: LabSite, name: str) -> SparePlan:
     return lab.read_plan(site.files).spare(name)
 
 
+def _uefi_spare(site: LabSite) -> SparePlan:
+    return next(entry for entry in lab.read_plan(site.files).spares if entry.firmware == "uefi")
+
+
 def _break(site: LabSite, what: str, name: str) -> None:
     site.vcrecon("lab", "break", what, name)
 
@@ -251,7 +255,7 @@ def test_a_container_with_work_on_it_is_not_reinstalled_without_naming_it(metal:
 @pytest.fixture(scope="module")
 def uefi(metal: LabSite) -> UefiInstall:
     """A machine with UEFI, adopted and switched on, to be installed beside the tests that follow."""
-    entry = next(entry for entry in lab.read_plan(metal.files).spares if entry.firmware == "uefi")
+    entry = _uefi_spare(metal)
     # Its firmware does not start over when it finds nothing to boot, so it is known before it is switched on.
     _adopt(metal, entry.name, UEFI)
     _break(metal, "power-on", entry.name)
@@ -379,7 +383,7 @@ _LIVES = {
 
 def _lives(site: LabSite) -> dict[str, str]:
     """Of each container but c06: the id of its boot, and each domain with its UUID and its number since that boot."""
-    machines = {container: name for name, container in NAMES.items()}
+    machines = {container: name for name, container in NAMES.items()} | {UEFI: _uefi_spare(site).name}
     found = {}
     for name, entry in site.spec.containers.items():
         if name == "c06":
