@@ -42,6 +42,7 @@ SMALL_DISK_BYTES = 64 * 1024**2
 
 METADATA_FULL_PERCENT = 95.0
 BOOT_POLL_S = 1.0
+_NAMED_MAX = 6
 
 
 Rule = Callable[[Case], Decision | None]
@@ -171,7 +172,15 @@ def _twin(case: Case) -> Decision | None:
 def _may_live_elsewhere(case: Case) -> Decision | None:
     if case.here.active or not case.silent:
         return None
-    where = ", ".join(case.silent)
+    where = _named(case.silent)
+    if all(name not in case.memory.seen for name in case.silent) and case.claim is None:
+        return Block(
+            case.subject,
+            "may-live-elsewhere",
+            f"this record is new, and {where} never answered it: as far as it knows {case.name} may live there. Switch "
+            "them on (blank ones are installed when they boot from the network); of one that is off, or was never "
+            f"installed, say `vcrecon fence {case.silent[0]} --confirmed`",
+        )
     if any(case.view.world.reachable(name) for name in case.silent):
         return Block(
             case.subject,
@@ -184,6 +193,11 @@ def _may_live_elsewhere(case: Case) -> Decision | None:
         f"{case.name} may still run on {where}, which does not answer: power it off and say "
         f"`vcrecon fence {case.silent[0]} --confirmed`, or bring it back",
     )
+
+
+def _named(containers: tuple[str, ...]) -> str:
+    first, more = containers[:_NAMED_MAX], len(containers) - _NAMED_MAX
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def _bring_in(case: Case) -> Decision | None:
