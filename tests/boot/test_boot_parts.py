@@ -231,14 +231,17 @@ async def test_a_taken_port_is_a_problem_that_heals(tmp_path: Path) -> None:
 
 
 async def test_behind_a_proxy_it_listens_on_loopback_only(tmp_path: Path) -> None:
-    spec = a_boot_spec(mode="external", images=tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spec = a_boot_spec(mode="external", images=tmp_path, nginx_port=port)
     desk = Desk(clock=lambda: NOW_S, claim=lambda ticket: None, on_change=lambda name: None)
-    services = BootServices(
-        spec, tmp_path, desk, b"s", lambda *told: None, neighbours=Nobody(), proxied=("127.0.0.1", 0)
-    )
+    services = BootServices(spec, tmp_path, desk, b"s", lambda *told: None, neighbours=Nobody())
     await services.start()
     await services.settled()
-    assert services.problem is None
+    assert services.problem is None, "its own address is not on this machine"
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
     await services.stop()
 
 

@@ -231,8 +231,8 @@ def test_another_dhcp_server_is_named_and_ours_stays_off_until_it_is_gone(wire: 
             services.ask(adopt={"listen_s": 0.1})
             theirs.terminate()
             theirs.wait(120)
-            until(lambda: services.ask()["dnsmasq"], "ours takes over")
-            assert services.ask()["problem"] is None
+            until(lambda: services.ask()["problem"] is None, "ours takes over")
+            assert services.ask()["dnsmasq"] is not None
     finally:
         theirs.kill()
         theirs.wait(120)

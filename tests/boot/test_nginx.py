@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from boot_site import a_boot_spec, a_ticket
-from http_site import MACHINE, MASTER, OTHER, SECRET, Site, running
+from http_site import MACHINE, OTHER, SECRET, Site, running
 
 from vcrecon.boot import nginx
 from vcrecon.boot.job import install_token
@@ -29,8 +29,9 @@ async def served(tmp_path: Path, program: str) -> AsyncIterator[tuple[Site, tupl
     """A boot server behind nginx, and where nginx listens."""
     async with running(tmp_path, behind_proxy=True) as site:
         port = free_port(NGINX)
-        spec = a_boot_spec(network="127.0.0.8/29", address=NGINX, port=port, images=site.images)
-        text = nginx.render(spec, (MASTER, site.server.port))
+        behind = {"images": site.images, "nginx_port": site.server.port}
+        spec = a_boot_spec(network="127.0.0.8/29", address=NGINX, port=port, **behind)
+        text = nginx.render(spec)
         configuration = tmp_path / "nginx.conf"
         configuration.write_text(
             f"user root; daemon off; master_process off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/error.log;\n"

@@ -11,6 +11,7 @@ from worlds import (
     ASite,
     a_guest,
     a_spec,
+    an_installable,
     arriving,
     disk,
     kept_disk,
@@ -239,6 +240,34 @@ class TestSilentContainer:
         site.memory.claims_complete = True
         assert isinstance(site.action("c2", "alice"), CreateVolume)
 
+    def test_one_that_only_asked_what_to_boot_may_hold_it_too(self) -> None:
+        site = on_a_new_site("c3")
+        site.netboot("c3")
+        site.ticket("c3")
+        assert site.block("c1", "alice").reason == "may-live-elsewhere"
+
+    @pytest.mark.parametrize("step", ["started", "disks", "partition"])
+    def test_one_whose_disks_are_only_looked_at_may_hold_it_too(self, step: str) -> None:
+        site = on_a_new_site("c3")
+        site.ticket("c3", "claimed")
+        site.says("c3", step)
+        assert site.block("c1", "alice").reason == "may-live-elsewhere"
+
+    def test_one_whose_disks_were_just_wiped_by_our_installer_holds_none(self) -> None:
+        site = on_a_new_site("c3")
+        ticket = site.ticket("c3", "claimed")
+        site.says("c3", "raid")
+        assert isinstance(site.action("c1", "alice"), CreateVolume)
+        site.memory.tickets["c3"] = replace(ticket, opened_at_s=site.now_s + 1)
+        assert site.block("c1", "alice").reason == "may-live-elsewhere", "an earlier install said so"
+
+    def test_on_a_new_site_it_is_said_what_to_do_and_not_of_each_container(self) -> None:
+        site = on_a_new_site(*(f"c{number}" for number in range(3, 13)))
+        message = site.block("c1", "alice").message
+        assert "c10, c11, c12, c3, c4, c5 and 4 more never answered it" in message
+        assert "boot from the network" in message
+        assert "`vcrecon fence c10 --confirmed`" in message
+
     @pytest.mark.parametrize("unclear", [{"storage": UNKNOWN}, {"domains": UNKNOWN}])
     def test_a_container_that_answers_but_shows_nothing_counts_as_silent(self, unclear: dict) -> None:  # type: ignore[type-arg]
         site = a_move()
@@ -251,6 +280,14 @@ class TestSilentContainer:
         site = ASite(a_spec(THERE), seen("c1", storage=UNKNOWN, domains=UNKNOWN), seen("c2"))
         site.claim("alice", "c1")
         assert site.block("c2", "alice").reason == "may-live-elsewhere"
+
+
+def on_a_new_site(*never_seen: str) -> ASite:
+    """A record that begins now; c1, where alice belongs, answers, and these never did."""
+    spec = an_installable(a_spec({"c1": ["alice"], **{name: [] for name in never_seen}}))
+    site = ASite(spec, seen("c1"), *(silent(name) for name in never_seen))
+    site.memory.claims_complete = False
+    return site
 
 
 class TestFrozen:

@@ -1,4 +1,6 @@
-"""What a site with its own DHCP and TFTP servers (`mode: external`) must configure there. Pure; printed by a command.
+"""What a site with its own DHCP and TFTP servers (`mode: external`) must configure there. Pure.
+
+Printed by `vcrecon boot show`.
 
 The two fragments say the same: the first loader by the kind of firmware, then vcrecon's boot script over HTTP.
 """
@@ -11,18 +13,23 @@ from ipaddress import IPv4Address, IPv4Network
 from vcrecon.boot import dnsmasq, ipxe
 from vcrecon.spec.model import Container, Spec
 
+TFTP_SERVER = "TFTP-SERVER"
+"""Stands for the address that a person puts in."""
 
-def instructions(spec: Spec) -> str:
+
+def instructions(spec: Spec, tftp_server: str = TFTP_SERVER) -> str:
     """Both fragments, with what to do around them."""
-    loaders = f"{dnsmasq.BIOS_LOADER} and {dnsmasq.EFI_LOADER}"
     return (
-        f"# On the TFTP server: put {loaders} of Debian's package ipxe (/usr/lib/ipxe) where it serves them.\n"
-        "# Replace TFTP-SERVER below by its address. Then configure ONE of these two on the DHCP server:\n"
-        "\n# --- ISC dhcpd: dhcpd.conf ---\n"
-        f"{isc_dhcpd(spec)}"
-        "\n# --- dnsmasq: a file in /etc/dnsmasq.d ---\n"
-        f"{dnsmasq_fragment(spec)}"
+        f"{_about(tftp_server)}# Then configure ONE of these two on the DHCP server:\n"
+        f"\n# --- ISC dhcpd: dhcpd.conf ---\n{isc_dhcpd(spec, tftp_server)}"
+        f"\n# --- dnsmasq: a file in /etc/dnsmasq.d ---\n{dnsmasq_fragment(spec, tftp_server)}"
     )
+
+
+def _about(tftp_server: str) -> str:
+    loaders = f"{dnsmasq.BIOS_LOADER} and {dnsmasq.EFI_LOADER}"
+    text = f"# On the TFTP server: put {loaders} of Debian's package ipxe (/usr/lib/ipxe) where it serves them.\n"
+    return text + (f"# Replace {TFTP_SERVER} below by its address.\n" if tftp_server == TFTP_SERVER else "")
 
 
 def _script_url(spec: Spec) -> str:
@@ -34,7 +41,7 @@ def _known(spec: Spec) -> Iterable[tuple[str, Container]]:
     return sorted(found, key=lambda pair: IPv4Address(pair[1].address))
 
 
-def isc_dhcpd(spec: Spec, tftp_server: str = "TFTP-SERVER") -> str:
+def isc_dhcpd(spec: Spec, tftp_server: str = TFTP_SERVER) -> str:
     """A fragment for ISC dhcpd 4. Kinds of firmware are numbered by RFC 4578; 16 is UEFI's HTTP boot."""
     provisioning = spec.site.provisioning
     network = IPv4Network(provisioning.network)
@@ -53,13 +60,14 @@ def isc_dhcpd(spec: Spec, tftp_server: str = "TFTP-SERVER") -> str:
         "  } elsif option architecture != 00:10 {",
         f'    filename "{dnsmasq.BIOS_LOADER}";',
         "  }",
+        "}",
     ]
     for mac, container in _known(spec):
-        lines.append(f"  host {container.name} {{ hardware ethernet {mac}; fixed-address {container.address}; }}")
-    return "\n".join([*lines, "}", ""])
+        lines.append(f"host {container.name} {{ hardware ethernet {mac}; fixed-address {container.address}; }}")
+    return "\n".join([*lines, ""])
 
 
-def dnsmasq_fragment(spec: Spec, tftp_server: str = "TFTP-SERVER") -> str:
+def dnsmasq_fragment(spec: Spec, tftp_server: str = TFTP_SERVER) -> str:
     """A fragment for dnsmasq; the site's own configuration has the interface and the range."""
     hosts = [f"dhcp-host={mac},{container.address},{container.name}" for mac, container in _known(spec)]
     return "\n".join([*hosts, *dnsmasq.boot_lines(tftp_server, _script_url(spec)), ""])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from vcrecon.boot import dnsmasq, interface, ipxe
+from vcrecon.boot import dnsmasq, interface, ipxe, nginx
 from vcrecon.boot.complaints import OnEvent
 from vcrecon.boot.desk import Desk
 from vcrecon.boot.dhcp_probe import Offer, other_servers
@@ -55,19 +55,16 @@ class BootServices:
         *,
         clock: Callable[[], float] = time.time,
         neighbours: Neighbours | None = None,
-        proxied: tuple[str, int] | None = None,
         public: Path | None = None,
         probe: Probe = _probe,
         retry_s: float = RETRY_S,
     ) -> None:
-        """`proxied` is the loopback address to listen on when nginx serves the machines (see `boot.nginx`).
-
-        `public` is the directory that TFTP serves, reachable by everybody: the state directory is not, and dnsmasq
+        """`public` is the directory that TFTP serves, reachable by everybody: the state directory is not, and dnsmasq
         reads it as a user without rights. `retry_s`: how often what did not work is tried again, in seconds.
         """
         self._spec, self._state, self._desk = spec, state_directory.absolute(), desk
         self._site_secret, self._on_event, self._clock = site_secret, on_event, clock
-        self._neighbours, self._proxied, self._probe, self._retry_s = neighbours, proxied, probe, retry_s
+        self._neighbours, self._probe, self._retry_s = neighbours, probe, retry_s
         self._public = PUBLIC / spec.site.name if public is None else public
         self._dnsmasq = Dnsmasq(self._state / "dnsmasq")
         self._server: BootServer | None = None
@@ -159,14 +156,15 @@ class BootServices:
         if provisioning.mode == "off":
             await self._end_http()
             return
-        address, port = self._proxied or (provisioning.address, provisioning.port)
+        proxied = provisioning.nginx_port is not None
+        address, port = nginx.proxied(provisioning) if proxied else (provisioning.address, provisioning.port)
         wanted = (address, port, provisioning.interface)
         if self._served == wanted:
             return
         await self._end_http()
         server = BootServer(
             self._desk,
-            Listen(address, port, behind_proxy=self._proxied is not None),
+            Listen(address, port, behind_proxy=proxied),
             site_secret=self._site_secret,
             secrets_of=lambda current: job_secrets(current, self._site_secret),
             neighbours=self._neighbours or KernelNeighbours(provisioning.interface),

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from vcrecon import __version__
 from vcrecon.cli import console, deployment, describe, machines, plan, rescue, serve, words
+from vcrecon.cli.boot import app as boot
 from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
 from vcrecon.cli.image import app as image
@@ -102,6 +103,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, str, str], ...] = (
 for _function, _name, _short, _example in _COMMANDS:
     app.command(_name, short_help=_short, epilog=f"Example: {_example}")(_function)
 
+app.add_typer(boot, name="boot", short_help="Print what your own DHCP server, or nginx, must be told.")
 app.add_typer(image, name="image", short_help="Build, capture, verify and prune images.")
 app.add_typer(lab, name="lab", short_help="Make a site of virtual machines to try it on.")
 app.add_typer(master, name="master", short_help="Let another host take the master's part over.")

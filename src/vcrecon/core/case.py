@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vcrecon.core.install_rules import is_being_wiped
 from vcrecon.core.memory import Claim, Memory
 from vcrecon.core.observation import Seen, Storage, Volume
 from vcrecon.core.world import Sighting, fenced
@@ -77,8 +78,9 @@ class Case:
             places.add(self.claim.container)
         if not memory.claims_complete:
             # This record began when hosts held guests already, so its claims are no proof: a disk here may be a
-            # stale one, and a host never seen since may run the guest.
-            places |= {name for name in self.view.spec.containers if name not in memory.seen}
+            # stale one, and a host never seen since may run the guest, unless its disks are made anew just now.
+            never = (name for name in self.view.spec.containers if name not in memory.seen)
+            places |= {name for name in never if not is_being_wiped(self.view, name)}
         places.discard(self.container)
         return tuple(sorted(p for p in places if not world.clear(p) and not fenced(memory, p)))
 

@@ -12,15 +12,11 @@ from collections.abc import Callable
 
 from vcrecon.core.actions import (
     Action,
-    ActivateCopy,
     Contextualize,
-    CopyDisk,
-    CreateVolume,
     Discard,
     MarkTouched,
     Prune,
     Quarantine,
-    Restore,
     StartGuest,
     StopGuest,
 )
@@ -28,20 +24,26 @@ from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
 from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
+from vcrecon.core.disk_rules import (
+    METADATA_FULL_PERCENT,
+    SMALL_DISK_BYTES,
+    boot_files,
+    bring_in,
+    create,
+    free_bytes,
+    lost_disk,
+    unfinished,
+    wait_for_image,
+)
 from vcrecon.core.halting import STOP_POLL_S
 from vcrecon.core.halting import stop as _stop
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
 from vcrecon.core.rescue_rules import give_back, hold
 from vcrecon.core.strangers import name_taken, taken_on
 from vcrecon.core.wanted import HOOKED
-from vcrecon.core.world import Sighting, fenced
-from vcrecon.spec.model import Image
 
-SMALL_DISK_BYTES = 64 * 1024**2
-"""What a thin snapshot is assumed to need at once."""
-
-METADATA_FULL_PERCENT = 95.0
 BOOT_POLL_S = 1.0
+_NAMED_MAX = 6
 
 
 Rule = Callable[[Case], Decision | None]
@@ -171,7 +173,15 @@ def _twin(case: Case) -> Decision | None:
 def _may_live_elsewhere(case: Case) -> Decision | None:
     if case.here.active or not case.silent:
         return None
-    where = ", ".join(case.silent)
+    where = _named(case.silent)
+    if all(name not in case.memory.seen for name in case.silent) and case.claim is None:
+        return Block(
+            case.subject,
+            "may-live-elsewhere",
+            f"this record is new, and {where} never answered it: as far as it knows {case.name} may live there. Switch "
+            "them on (blank ones are installed when they boot from the network); of one that is off, or was never "
+            f"installed, say `vcrecon fence {case.silent[0]} --confirmed`",
+        )
     if any(case.view.world.reachable(name) for name in case.silent):
         return Block(
             case.subject,
@@ -186,208 +196,13 @@ def _may_live_elsewhere(case: Case) -> Decision | None:
     )
 
 
-def _bring_in(case: Case) -> Decision | None:
-    """No live disk here, but there is one to be had: carry it over."""
-    if case.volume is not None or case.here.active:
-        return None
-    found = _source(case)
-    if found is None:
-        return _unfinished(case)
-    source, disk = found
-    clear = case.view.world.clear(source.container)
-    if clear and source.live and case.consents("rebuild", disk.epoch):
-        return _unfinished(case) or Wait(case.subject, f"to be rebuilt: {source.container} puts its disk aside")
-    stamp = (disk.epoch, disk.boots)
-    if case.incoming is not None and case.incoming.copy_of == stamp and not source.active:
-        touched = case.holds_work(disk)
-        reason = f"its disk from {source.container} arrived whole"
-        return Do(ActivateCopy(case.container, reason, case.name, case.incoming.name, disk.epoch + 1, touched))
-    if case.incoming is not None:
-        return _unfinished(case)
-    if not clear and fenced(case.memory, source.container):
-        return None  # its disk cannot be read; `_create` begins anew and the old disk is kept
-    if not clear:
-        return Block(
-            case.subject,
-            "disk-out-of-reach",
-            f"the disk of {case.name} is on {source.container}, which does not show it now: bring it back, or "
-            f"say `vcrecon fence {source.container} --confirmed` to begin anew without that disk",
-        )
-    if case.view.frozen:
-        return Block(case.subject, "site-frozen", case.view.frozen)
-    if source.active:
-        return Wait(case.subject, f"waiting for it to stop on {source.container}", STOP_POLL_S)
-    if source.live and not case.holds_work(disk):
-        return Wait(case.subject, f"no work on {source.container}: made anew here once its disk is gone there")
-    return _copy(case, source, disk)
-
-
-def _source(case: Case) -> tuple[Sighting, Volume] | None:
-    """The guest's newest disk elsewhere: a live one first, else the one put aside when it left the spec."""
-    elsewhere = list(case.view.world.elsewhere(case.name, case.container))
-    live = [(s, s.volume) for s in elsewhere if s.volume is not None and s.volume.live]
-    if live:
-        return max(live, key=lambda found: (case.view.world.reachable(found[0].container), found[1].epoch))
-    if case.consents("rebuild", case.last_epoch):
-        return None
-    for sighting in elsewhere:
-        volume = _restorable(sighting, case.last_epoch)
-        if volume is not None:
-            return sighting, volume
-    return None
-
-
-def _unfinished(case: Case) -> Decision | None:
-    if case.incoming is None:
-        return None
-    if _only_copy(case, case.incoming):
-        return Block(
-            case.subject,
-            "only-copy",
-            f"{case.container} holds a proved copy of the disk of {case.name}, and the original is nowhere to be "
-            f"seen: bring it back; to give both up and begin anew, say `vcrecon rebuild {case.name}`",
-        )
-    reason = "an unfinished or outdated copy"
-    return Do(Discard(case.container, reason, case.name, case.incoming.name))
-
-
-def _only_copy(case: Case, copy: Volume) -> bool:
-    """Whether nothing but this copy shows a disk that may hold a student's work (S2)."""
-    if copy.copy_of is None or case.consents("rebuild", copy.copy_of[0]):
-        return False
-    epoch, claim = copy.copy_of[0], case.claim
-    if not (case.holds_work(copy) or (claim is not None and claim.touched)):
-        return False
-    places = [case.here, *case.view.world.elsewhere(case.name, case.container)]
-    disks = [v for s in places for v in (s.volume, *s.quarantined) if v is not None and not v.incoming]
-    return all(v.epoch < epoch for v in disks)
-
-
-def _copy(case: Case, source: Sighting, disk: Volume) -> Decision:
-    full = _no_room(case, disk.used_bytes or disk.size_bytes, thick=bool(case.guest and case.guest.storage == "thick"))
-    if full is not None:
-        return full
-    return Do(
-        CopyDisk(
-            case.container,
-            f"moves here from {source.container}",
-            case.name,
-            source.container,
-            disk.name,
-            disk.size_bytes,
-            disk.epoch,
-            disk.boots,
-            case.holds_work(disk),
-            disk.image,
-            disk.context,
-        )
-    )
-
-
-def _no_room(case: Case, need_bytes: int, *, thick: bool) -> Block | None:
-    """Refuse before anything is written (S11)."""
-    storage = case.storage
-    assert storage is not None  # _unknown spoke otherwise
-    if not storage.group_present or not storage.pool_bytes:
-        return Block(
-            case.subject,
-            "no-storage",
-            f"{case.container} has no volume group or thin pool; see container/{case.container}",
-        )
-    free = _free_bytes(storage, thick=thick)
-    if need_bytes > free or storage.pool_metadata_percent >= METADATA_FULL_PERCENT:
-        return Block(
-            case.subject,
-            "pool-full",
-            f"{case.container} has {free // 1024**2} MiB free, {need_bytes // 1024**2} MiB are needed "
-            f"(metadata {storage.pool_metadata_percent:.0f} % used): prune, extend the pool, or place it elsewhere",
-        )
-    return None
-
-
-def _free_bytes(storage: Storage, *, thick: bool) -> int:
-    return storage.group_free_bytes if thick else storage.pool_free_bytes
-
-
-def _lost_disk(case: Case) -> Decision | None:
-    """It had a disk that may hold work, and no container shows it: never rebuilt without consent (S2)."""
-    claim = case.claim
-    if case.volume is not None or claim is None or case.consents("rebuild", claim.epoch):
-        return None
-    if claim.container != case.container and fenced(case.memory, claim.container):
-        return None
-    if _restorable(case.here, case.last_epoch) is not None:
-        return None
-    if claim.touched:
-        return Block(
-            case.subject,
-            "disk-lost",
-            f"the disk of {case.name} on {claim.container} is gone and may have held a student's work: "
-            f"look there with `lvs`; to begin anew, say `vcrecon rebuild {case.name}`",
-        )
-    return None
-
-
-def _restorable(sighting: Sighting, last_epoch: int) -> Volume | None:
-    """The disk put aside when the guest left the spec, if it is still the newest."""
-    for volume in sighting.quarantined:
-        if volume.quarantined == "removed" and volume.boots and volume.epoch >= last_epoch:
-            return volume
-    return None
-
-
-def _create(case: Case) -> Decision | None:
-    if case.volume is not None or case.guest is None:
-        return None
-    if case.here.active:
-        if case.consents("rebuild", case.last_epoch):
-            return _stop(case, "a person asked to rebuild it")
-        return Block(
-            case.subject,
-            "no-disk",
-            f"{case.name} runs on {case.container} without a disk that vcrecon knows: look there with "
-            f"`lvs -o+tags`; to begin anew, say `vcrecon rebuild {case.name}`",
-        )
-    back = _restorable(case.here, case.last_epoch)
-    if back is not None and case.consents("rebuild", back.epoch):
-        back = None
-    if back is not None:
-        reason = "it is in the spec again"
-        return Do(Restore(case.container, reason, case.name, back.name, back.epoch, case.holds_work(back)))
-    image = case.view.spec.images[case.guest.image]
-    thick = case.guest.storage == "thick"
-    have_image = _holds(case, image, thick=thick)
-    need = case.guest.disk_bytes if thick else SMALL_DISK_BYTES if have_image else image.disk_bytes
-    full = _no_room(case, need, thick=thick)
-    if full is not None:
-        return full
-    if not have_image:
-        return _wait_for_image(case, image, f"waiting for image {image.name} on {case.container}")
-    return Do(CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1))
-
-
-def _wait_for_image(case: Case, image: Image, message: str, *, boot_only: bool = False) -> Decision:
-    """Wait, or say why the image does not come."""
-    failed = backing_off(case.memory, f"image/{case.container}/{image.name}", case.view.now_s)
-    if failed is None:
-        return Wait(case.subject, message, image=image.name, boot_only=boot_only)
-    why = f"{message}: {failed.message}"
-    return Block(case.subject, failed.reason, why, failed.look_again_s, image=image.name, boot_only=boot_only)
-
-
-def _holds(case: Case, image: Image, *, thick: bool) -> bool:
-    assert case.storage is not None
-    files = _boot_files(image) | ({image.root.sha256} if thick else set())
-    return files <= case.observation.images and (thick or image.root.sha256 in case.storage.goldens)
-
-
-def _boot_files(image: Image) -> set[str]:
-    """Digests of the files, beside the disk, that a guest of this image boots from."""
-    return {a.sha256 for a in (image.kernel, image.initrd) if a is not None}
+def _named(containers: tuple[str, ...]) -> str:
+    first, more = containers[:_NAMED_MAX], len(containers) - _NAMED_MAX
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def _rebuild(case: Case) -> Decision | None:
-    """A person gave this disk up: stop, put aside, and `_create` makes the next."""
+    """A person gave this disk up: stop, put aside, and `create` makes the next."""
     volume = case.volume
     if volume is None or not case.consents("rebuild", volume.epoch):
         return None
@@ -474,10 +289,10 @@ def _start(case: Case) -> Decision | None:
     if not case.ready:
         return Wait(case.subject, f"waiting for the network of {case.container}", STOP_POLL_S)
     image = case.view.spec.images[guest.image] if guest is not None else None
-    if image is not None and not _boot_files(image) <= case.observation.images:
+    if image is not None and not boot_files(image) <= case.observation.images:
         # It brought its disk along, or somebody tidied up: the hypervisor still needs the files it boots from.
         message = f"waiting for the kernel of image {image.name} on {case.container}"
-        return _wait_for_image(case, image, message, boot_only=True)
+        return wait_for_image(case, image, message, boot_only=True)
     reason = "restart: it should be running" if volume.boots else "first boot"
     touched = case.view.spec.site.session == "running" or volume.touched
     return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))
@@ -498,7 +313,7 @@ def _put_aside(case: Case) -> Decision | None:
     if case.here.live:
         return None
     if case.incoming is not None:
-        return _unfinished(case)
+        return unfinished(case)
     if case.here.quarantined:
         return Rest(
             case.subject,
@@ -568,7 +383,7 @@ def _no_room_there(case: Case, target: str, storage: Storage) -> str | None:
         return f"{stays} no volume group or thin pool"
     volume, thick = case.volume, case.guest is not None and case.guest.storage == "thick"
     need = (volume.used_bytes or volume.size_bytes) if volume and volume.boots else SMALL_DISK_BYTES
-    free = _free_bytes(storage, thick=thick)
+    free = free_bytes(storage, thick=thick)
     if free < need:
         return f"{stays} {free // 1024**2} MiB free, {need // 1024**2} MiB are needed"
     if storage.pool_metadata_percent >= METADATA_FULL_PERCENT:
@@ -600,9 +415,9 @@ WANTED: tuple[Rule, ...] = (
     _prune,
     _twin,
     _may_live_elsewhere,
-    _bring_in,
-    _lost_disk,
-    _create,
+    bring_in,
+    lost_disk,
+    create,
     _rebuild,
     _outdated,
     _running,

@@ -66,6 +66,7 @@ def expand_provisioning(draft: Draft, text: ProvisioningText) -> None:
         interface=text.interface or "",
         address=address or "",
         port=text.port,
+        nginx_port=text.nginx_port,
         gateway=gateway,
         dns=tuple(map(str, dns)),
         strangers=_strangers(draft, text),

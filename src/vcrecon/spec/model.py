@@ -249,7 +249,8 @@ class Provisioning:
     `mode` "managed": vcrecon runs DHCP, TFTP and HTTP for it on `interface` of the master, whose own address there
     is `address`; "external": the site has its own DHCP, vcrecon serves HTTP only; "off": containers are installed by
     hand. `strangers` is the range of addresses for machines that no container has the MAC of. `images` is the
-    directory of files that are served over HTTP on `port`. `kernel_args` are further words for the installer's kernel.
+    directory of files that are served over HTTP on `port`. With `nginx_port` nginx serves there, and vcrecon listens
+    behind it on that port of loopback. `kernel_args` are further words for the installer's kernel.
     """
 
     network: str
@@ -264,6 +265,7 @@ class Provisioning:
     install_deadline_s: float = 1800.0
     root_password: Path | None = None
     kernel_args: str = ""
+    nginx_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

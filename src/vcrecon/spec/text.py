@@ -205,6 +205,9 @@ class ProvisioningText(Text):
     interface: LinkName | None = Field(None, description="the master's interface on this network")
     address: str | None = Field(None, description="the master's own address on this network")
     port: Port = Field(8067, description="of the boot server's HTTP")
+    nginx_port: Port | None = Field(
+        None, description="of 127.0.0.1, where vcrecon listens behind nginx; see `vcrecon boot show --nginx`"
+    )
     gateway: str | None = None
     dns: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     strangers: tuple[str, str] | None = Field(
