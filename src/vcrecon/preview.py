@@ -24,11 +24,11 @@ from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World
 from vcrecon.host import scripts
+from vcrecon.host.netboot import REBOOT
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.host.steps import Step
 from vcrecon.settings import Settings
 from vcrecon.shell.connector import Connector
-from vcrecon.shell.install import REBOOT
 from vcrecon.shell.observe import observe
 from vcrecon.shell.pins import Pins
 from vcrecon.shell.record import Record

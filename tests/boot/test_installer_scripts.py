@@ -236,6 +236,36 @@ def test_xen_leaves_the_host_an_eighth_of_the_memory_unless_told_otherwise(
     assert initrd == "/initrd.img-6.1"
 
 
+def test_with_uefi_our_disks_stand_first_in_the_boot_order_and_old_entries_go(sh: Sh, tmp_path: Path) -> None:
+    """The entries of an earlier install, by their label; the firmware's own stay. The one made last is first."""
+    listed = "BootOrder: 0002,0001\\nBoot0001* UEFI PXEv4 (MAC:525400770010)\\n"
+    listed += "Boot000A* vcrecon sda\\nBoot0003  vcrecon sdb\\n"
+    tool = tmp_path / "tools/efibootmgr"
+    tool.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/log\n[ -n "$1" ] || printf \'{listed}\'\n')
+    tool.chmod(0o755)
+    (tmp_path / "run/disks").write_text("sda\nnvme0n1\n")
+    assert sh("disks bootloader", "boot_disks_first").returncode == 0
+    loader = "\\EFI\\BOOT\\BOOTX64.EFI"
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "",
+        "-q -b 000A -B",
+        "-q -b 0003 -B",
+        f"-q -c -d {tmp_path}/dev/nvme0n1 -p 1 -L vcrecon nvme0n1 -l {loader}",
+        f"-q -c -d {tmp_path}/dev/sda -p 1 -L vcrecon sda -l {loader}",
+        "",
+    ]
+
+
+def test_firmware_that_takes_no_entry_does_not_fail_the_install(sh: Sh, tmp_path: Path) -> None:
+    tool = tmp_path / "tools/efibootmgr"
+    tool.write_text("#!/bin/sh\necho 'Could not prepare Boot variable: No space left on device' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    (tmp_path / "run/disks").write_text("sda\n")
+    done = sh("disks bootloader", "boot_disks_first; echo goes on")
+    assert "put the disks in front of the network by hand" in done.stdout
+    assert done.stdout.endswith("goes on\n")
+
+
 def test_a_xen_image_without_xen_is_refused(sh: Sh, tmp_path: Path) -> None:
     script = "newest_kernel() { echo 6.1; }; install_boot_loader"
     sh("disks bootloader", script, VOLUME_GROUP="vg0", CMDLINE="quiet", HYPERVISOR="xen", ROOT_URL="http://m/x.tar.zst")

@@ -15,6 +15,7 @@ from vcrecon.core.actions import Install
 from vcrecon.core.installs import Ended, Ticket
 from vcrecon.core.memory import Claim, Consent
 from vcrecon.errors import HostError, Permanent, Transient, Unreachable
+from vcrecon.host.netboot import netboot_script
 from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
@@ -244,7 +245,7 @@ async def test_a_container_without_a_switch_reboots(bench: Bench, reply: Reply |
     await bench.opened()
     bench.end()
     await task
-    assert host.ran == ["systemctl reboot"]
+    assert host.ran == [netboot_script(MAC)]
 
 
 @pytest.mark.parametrize("reply", [Reply(b"", b"no bus", 1), Permanent("refused", kind="permission-denied")])

@@ -26,6 +26,7 @@ from vcrecon.core.mastery import Quiet
 from vcrecon.core.observation import Seen
 from vcrecon.errors import HostError, Permanent, Transient, Unreachable
 from vcrecon.host.context import host_key
+from vcrecon.host.netboot import REBOOT, netboot_script
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.pins import Pins
 from vcrecon.shell.transport import Host
@@ -33,7 +34,6 @@ from vcrecon.spec.model import Container, Spec
 
 _log = structlog.get_logger("vcrecon")
 
-REBOOT = "systemctl reboot"
 REBOOT_S = 30.0
 ASK_SWITCH_EVERY_S = 30.0
 STUCK = "install-stuck"
@@ -226,11 +226,12 @@ class BareMetal:
                 await self._cycle(action.container)
             case "reboot":
                 # The connection dies with the system; whether it came back by the network, its call will tell.
-                await self._reboot(action.container, host)
+                await self._reboot(action, host)
 
-    async def _reboot(self, name: str, host: Host) -> None:
+    async def _reboot(self, action: Install, host: Host) -> None:
+        name = action.container
         try:
-            reply = await host.run(REBOOT, deadline_s=REBOOT_S)
+            reply = await host.run(netboot_script(action.mac), deadline_s=REBOOT_S)
         except Unreachable:
             return
         if reply.status:

@@ -29,6 +29,8 @@ _CONTAINER = (
     ),
     # busybox: without it the initramfs has no rm, which mdadm's script for a mirror with a disk gone calls.
     *("psmisc", "tcpdump", "smartmontools", "busybox"),
+    # With UEFI a container is sent through the network once to be installed anew.
+    "efibootmgr",
 )
 _HYPERVISOR: Mapping[HypervisorName, tuple[str, ...]] = {
     "kvm": ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86"),

@@ -43,6 +43,7 @@ class InstallerRecipe:
         "extlinux",
         "syslinux-common",
         "systemd-boot-efi",
+        "efibootmgr",
     )
     extra: tuple[str, ...] = ()
     components: tuple[str, ...] = ("main",)

@@ -93,4 +93,21 @@ boot_by_uefi() {
             >/mnt/esp/loader/entries/system.conf
         must boot-loader-failed "ESP on $disk" umount /mnt/esp
     done <"$RUN/disks"
+    boot_disks_first
+}
+
+# boot_disks_first: an entry of ours for each disk, in front of all others, so that a machine whose firmware would try
+# the network first does not. Firmware that cannot be told finds the disks by the name of the file on their ESP.
+boot_disks_first() {
+    efibootmgr | sed -n 's/^Boot\([0-9A-Fa-f]\{4\}\)[* ] vcrecon .*/\1/p' >"$RUN/entries"
+    while read -r entry; do
+        efibootmgr -q -b "$entry" -B </dev/null
+    done <"$RUN/entries"
+    # What is made last stands first.
+    sed '1!G;h;$!d' "$RUN/disks" >"$RUN/disks.backwards"
+    while read -r disk; do
+        efibootmgr -q -c -d "$DEV/$disk" -p 1 -L "vcrecon $disk" -l '\EFI\BOOT\BOOTX64.EFI' </dev/null ||
+            say "the firmware's boot order cannot be changed; put the disks in front of the network by hand"
+    done <"$RUN/disks.backwards"
+    efibootmgr
 }
