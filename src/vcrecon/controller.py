@@ -159,9 +159,11 @@ class Controller:
 
     def _announce(self) -> None:
         """Tell the metrics what there is."""
-        site = self.spec.site
-        clusters = {name: cluster.guests for name, cluster in self.spec.clusters.items()}
-        self.ledger.metrics.announce((site.name, site.session, __version__), clusters, self.spec.guests)
+        spec = self.spec
+        clusters = {name: cluster.guests for name, cluster in spec.clusters.items()}
+        placement = {guest: spec.placement.get(guest, "") for guest in spec.guests}
+        site = (spec.site.name, spec.site.session, __version__)
+        self.ledger.metrics.announce(site, spec.containers, clusters, placement)
 
     def _forget_gone_guests(self, old: Spec) -> None:
         """A guest that left the spec together with its container is nobody's to finish: its intent ends."""

@@ -105,11 +105,7 @@ class _Service:
     ) -> None:
         self._specs, self._state, self._settings, self._on_status = specs, state, settings, on_status
         self._record = record
-        self._metrics = Metrics(
-            container_states=[s.value for s in ContainerState],
-            guest_states=[s.value for s in GuestState],
-            actions=[action.kind for action in ACTIONS],
-        )
+        self._metrics = site_metrics()
         rng = random.Random()  # noqa: S311 - jitter, not secrecy
         ledger = Ledger(record, self._metrics, clock=time.time, rng=rng, stable_s=settings.stable_s)
         self._changed = asyncio.Event()
@@ -335,6 +331,15 @@ class _Service:
         if controller.admission.in_flight or any(plan is None for plan in plans):
             return False
         return all(plan.stuck(controller.memory) for plan in plans if plan)
+
+
+def site_metrics() -> Metrics:
+    """The metrics of a controller, with a series for every state and action that there is."""
+    return Metrics(
+        container_states=[s.value for s in ContainerState],
+        guest_states=[s.value for s in GuestState],
+        actions=[action.kind for action in ACTIONS],
+    )
 
 
 def _bare_metal(spec: Spec, state: Path, ledger: Ledger, pins: Pins) -> tuple[BareMetal, BootServices]:

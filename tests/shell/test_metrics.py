@@ -148,7 +148,7 @@ def test_two_controllers_in_one_process_count_apart() -> None:
 def test_what_is_known_beforehand_is_counted_from_zero() -> None:
     """Prometheus sees growth only: of a counter that begins at 1 the first is lost."""
     metrics = Metrics(guest_states=("pending", "running"), actions=("start-guest",))
-    metrics.announce(("class", "running", "1"), {"a": ("a-head",)}, ("a-head", "guide"))
+    metrics.announce(("class", "running", "1"), (), {"a": ("a-head",)}, {"a-head": "c01", "guide": ""})
     assert samples(metrics, "vcrecon_guest_restarts_total") == {
         labels(guest="a-head", cluster="a"): 0.0,
         labels(guest="guide", cluster=""): 0.0,
@@ -162,17 +162,31 @@ def test_what_is_known_beforehand_is_counted_from_zero() -> None:
 
 def test_guest_that_left_the_spec_leaves_no_series_and_the_others_keep_their_counts() -> None:
     metrics = Metrics()
-    metrics.announce(("class", "running", "1"), {"a": ("a-head", "a-n1")}, ("a-head", "a-n1"))
+    placement = {"a-head": "c01", "a-n1": "c01"}
+    metrics.announce(("class", "running", "1"), ("c01",), {"a": ("a-head", "a-n1")}, placement)
     for guest in ("a-head", "a-n1"):
         metrics.set_guest(guest, "a", "c01", "running", 100.0)
         metrics.restarted(guest, "a")
         metrics.moved(guest, "a")
-    metrics.announce(("class", "running", "1"), {"a": ("a-head",)}, ("a-head",))
+    metrics.announce(("class", "running", "1"), ("c01",), {"a": ("a-head",)}, {"a-head": "c01"})
     left = labels(guest="a-head", cluster="a")
     assert samples(metrics, "vcrecon_guest_restarts_total") == {left: 1.0}
     assert samples(metrics, "vcrecon_guest_moves_total") == {left: 1.0}
     assert samples(metrics, "vcrecon_guest_state_timestamp_seconds") == {labels(guest="a-head"): 100.0}
     assert samples(metrics, "vcrecon_cluster_guests") == {labels(cluster="a"): 1.0}
+
+
+def test_what_nobody_saw_yet_is_unknown_and_becomes_known() -> None:
+    metrics = Metrics()
+    for _ in range(2):  # and again with every generation
+        metrics.announce(("class", "running", "1"), ("c01",), {"a": ("a-head",)}, {"a-head": "c01"})
+    unknown = labels(guest="a-head", cluster="a", container="c01", state="unknown")
+    assert samples(metrics, "vcrecon_guest_info") == {unknown: 1.0}
+    assert samples(metrics, "vcrecon_container_info") == {labels(container="c01", state="unknown"): 1.0}
+    assert samples(metrics, "vcrecon_guest_state_timestamp_seconds") == {}, "since nobody knows when"
+    metrics.set_guest("a-head", "a", "c02", "running", 100.0)
+    metrics.announce(("class", "running", "1"), ("c01",), {"a": ("a-head",)}, {"a-head": "c01"})
+    assert samples(metrics, "vcrecon_guests") == {labels(state="running"): 1.0}
 
 
 def test_a_pool_that_nobody_saw_has_no_fill() -> None:

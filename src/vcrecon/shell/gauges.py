@@ -23,7 +23,7 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("site", "session", "version"),
     ),
     "vcrecon_container_info": (
-        "A container (physical host) and the state it was last seen in. Always 1.",
+        "A container (physical host) and the state it was last seen in, or unknown. Always 1.",
         ("container", "state"),
     ),
     "vcrecon_container_state_timestamp_seconds": (
@@ -72,7 +72,7 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("container",),
     ),
     "vcrecon_guest_info": (
-        "A guest of the spec, its cluster, its container and the state it was last seen in. Always 1.",
+        "A guest of the spec, its cluster, its container and the state it was last seen in, or unknown. Always 1.",
         ("guest", "cluster", "container", "state"),
     ),
     "vcrecon_guest_state_timestamp_seconds": (
@@ -175,7 +175,8 @@ class Objects(Collector):
     def _of_containers(self) -> Iterator[tuple[str, Samples]]:
         states, facts = list(self.containers.items()), list(self.facts.items())
         yield "vcrecon_container_info", [((name, state), 1) for name, (state, _) in states]
-        yield "vcrecon_container_state_timestamp_seconds", [((name,), since_s) for name, (_, since_s) in states]
+        since = [((name,), since_s) for name, (_, since_s) in states if since_s]
+        yield "vcrecon_container_state_timestamp_seconds", since
         yield "vcrecon_containers", _tally(self._container_states, (state for _, (state, _) in states))
         yield "vcrecon_container_reachable", [((name,), int(on)) for name, on in list(self.reachable.items())]
         yield "vcrecon_container_last_seen_timestamp_seconds", [((name,), f.last_seen_s) for name, f in facts]
@@ -196,7 +197,8 @@ class Objects(Collector):
         guests = list(self.guests.items())
         infos = [((name, cluster, place, state), 1) for name, (cluster, place, state, _) in guests]
         yield "vcrecon_guest_info", infos
-        yield "vcrecon_guest_state_timestamp_seconds", [((name,), since_s) for name, (_, _, _, since_s) in guests]
+        since = [((name,), since_s) for name, (_, _, _, since_s) in guests if since_s]
+        yield "vcrecon_guest_state_timestamp_seconds", since
         yield "vcrecon_guests", _tally(self._guest_states, (state for _, (_, _, state, _) in guests))
         yield "vcrecon_guest_restarts_total", list(self.restarts.items())
         yield "vcrecon_guest_moves_total", list(self.moves.items())

@@ -21,6 +21,7 @@ ACTION_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SSH_CALLS = ("connect", "look", "hypervisor", "step")
 RESULTS = ("done", "failed")
+UNKNOWN_STATE = "unknown"
 RECOVERY_BUCKETS_S = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
@@ -154,20 +155,30 @@ class Metrics:
     # The present state of objects.
 
     def announce(
-        self, site: tuple[str, str, str], clusters: Mapping[str, Collection[str]], guests: Iterable[str]
+        self,
+        site: tuple[str, str, str],
+        containers: Iterable[str],
+        clusters: Mapping[str, Collection[str]],
+        placement: Mapping[str, str],
     ) -> None:
-        """Take in what the spec has: the site's name, session and our version; guests by cluster; all guests.
+        """Take in what the spec has: the site's name, session and our version; guests by cluster; all guests' places.
 
-        What a guest counts begins at 0 here, and what left the spec is forgotten.
+        What a guest counts begins at 0 here. What nobody saw yet is in state "unknown"; what left the spec is
+        forgotten. A guest without a place has the place "".
         """
         objects = self._objects
         objects.site = site
         objects.clusters = {name: len(members) for name, members in clusters.items()}
         cluster_of = {guest: name for name, members in clusters.items() for guest in members}
-        keys = [(guest, cluster_of.get(guest, "")) for guest in guests]
+        keys = [(guest, cluster_of.get(guest, "")) for guest in placement]
         objects.restarts = {key: objects.restarts.get(key, 0) for key in keys}
         objects.moves = {key: objects.moves.get(key, 0) for key in keys}
-        for gone in objects.guests.keys() - {guest for guest, _ in keys}:
+        for name in containers:
+            objects.containers.setdefault(name, (UNKNOWN_STATE, 0.0))
+        for guest, cluster in keys:
+            if objects.guests.get(guest, ("", "", UNKNOWN_STATE))[2] == UNKNOWN_STATE:
+                objects.guests[guest] = (cluster, placement[guest], UNKNOWN_STATE, 0.0)
+        for gone in objects.guests.keys() - placement.keys():
             del objects.guests[gone]
 
     def set_container(self, container: str, state: str, since_s: float = 0.0) -> None:
