@@ -45,7 +45,7 @@ test-packages:
 check: venv ## lint, format, types, import layers, generated files current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy --strict src dashboards
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q -p no:cacheprovider -m generated
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import structlog
 
+from vcrecon import __version__
 from vcrecon.core.actions import Action, CopyDisk, FetchImage, Install, SetUpNetwork
 from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
@@ -62,6 +63,8 @@ class Station:
         self.full_look_at_s = 0.0
         self.plan: Plan | None = None
         self.tasks: list[asyncio.Task[None]] = []
+        self.told_at_s: float | None = None
+        """When the hypervisor told of something that no pass has looked at yet (monotonic seconds)."""
         self.settling: dict[str, float] = {}
         """Subjects whose action ended (monotonic seconds) and whose outcome was not looked at here since."""
 
@@ -130,6 +133,7 @@ class Controller:
 
     def start(self) -> None:
         """Begin one task for each container."""
+        self._announce()
         if self.bare_metal is not None:
             self.bare_metal.be_quiet(self._quiet)
             self.bare_metal.desk.hold(self._words)
@@ -148,6 +152,7 @@ class Controller:
                 self._close(name)
             if name not in self.stations:
                 self._open(name)
+        self._announce()
         self._forget_gone_guests(old)
         self._forgive_mended(old)
         if self.bare_metal is not None:
@@ -156,6 +161,14 @@ class Controller:
             self.stations[name].plan = None
             self.stations[name].poke()
         self._on_change()
+
+    def _announce(self) -> None:
+        """Tell the metrics what there is."""
+        spec = self.spec
+        clusters = {name: cluster.guests for name, cluster in spec.clusters.items()}
+        placement = {guest: spec.placement.get(guest, "") for guest in spec.guests}
+        site = (spec.site.name, spec.site.session, __version__)
+        self.ledger.metrics.announce(site, spec.containers, clusters, placement)
 
     def _forget_gone_guests(self, old: Spec) -> None:
         """A guest that left the spec together with its container is nobody's to finish: its intent ends."""
@@ -218,7 +231,8 @@ class Controller:
 
     async def run_pass(self, station: Station) -> None:
         """Look, remember, plan, act: one pass of one container."""
-        began_s = self._monotonic()
+        began_s, told_at_s = self._monotonic(), station.told_at_s
+        station.told_at_s = None
         observation = await self._look(station)
         if self.stations.get(station.name) is not station:
             return  # it left the spec, or was opened anew, while it was looked at
@@ -242,7 +256,10 @@ class Controller:
         station.plan = plan
         self._obey(plan)
         self._wake_others(station.name, changed)
-        self.ledger.metrics.observe_pass(self._monotonic() - began_s)
+        ended_s = self._monotonic()
+        self.ledger.metrics.observe_pass(ended_s - began_s)
+        if told_at_s is not None:
+            self.ledger.metrics.observe_event_lag(ended_s - told_at_s)
         self._on_change()
 
     async def _look(self, station: Station) -> Observation:
@@ -342,6 +359,7 @@ class Controller:
             await station.answers.wait()
             with contextlib.suppress(HostError):
                 async for _ in station.host.lines(command):
+                    station.told_at_s = station.told_at_s or self._monotonic()
                     station.poke(CHEAP_PARTS)
             station.poke(CHEAP_PARTS)
             await asyncio.sleep(self.settings.retry_unreachable_s * (0.5 + self._rng.random()))
@@ -376,7 +394,7 @@ class Controller:
             self._failed(action, bug, began_s)
         else:
             with self._record_may_fail():
-                self.ledger.done(action, self._monotonic() - began_s)
+                self.ledger.done(action, self._monotonic() - began_s, self.spec)
         finally:
             self._ended(action)
 

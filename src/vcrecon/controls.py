@@ -24,6 +24,7 @@ from vcrecon.host.names import rescue_point
 from vcrecon.host.rescue import facts
 from vcrecon.hypervisor import HYPERVISORS
 from vcrecon.install_controls import InstallControls
+from vcrecon.shell.gauges import Install
 from vcrecon.spec.model import Container
 
 
@@ -189,6 +190,10 @@ class SiteControls:
                         {"name": name, "container": place, "message": words, "disks": kept, "disk_bytes": size}
                     )
         return found
+
+    def installs(self) -> dict[str, Install]:
+        """How far each install is, by container, for the metrics."""
+        return self._installs.under_way()
 
     def events(self, subject: str | None, after_id: int | None, limit: int) -> list[dict[str, Any]]:
         """The history, oldest first; without `after_id` the newest `limit` of it."""

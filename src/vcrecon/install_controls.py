@@ -13,6 +13,7 @@ from vcrecon.core.memory import Consent
 from vcrecon.core.observation import Seen
 from vcrecon.core.world import frozen
 from vcrecon.errors import HostError, Refused
+from vcrecon.shell.gauges import Install
 from vcrecon.shell.install import BareMetal
 
 
@@ -49,6 +50,23 @@ class InstallControls:
             "system": ticket.system,
             "wipe": ticket.wipe,
         }
+
+    def under_way(self) -> dict[str, Install]:
+        """How far each install is, by container, for the metrics."""
+        c, metal = self._controller, self._controller.bare_metal
+        if metal is None:
+            return {}
+        found = {}
+        for name, ticket in list(c.memory.tickets.items()):
+            progress = metal.desk.progress.get(name)
+            if ticket.state == "installed":
+                found[name] = Install("boot", 1.0, None)
+            elif progress is None:
+                found[name] = Install("wait", 0.0, None)
+            else:
+                left_s = eta_s(progress, time.time(), metal.durations_s)
+                found[name] = Install(progress.step, progress.percent / 100, left_s)
+        return found
 
     def strangers(self) -> list[dict[str, Any]]:
         """Machines that booted from the network and that no container has the MAC of; the latest first."""

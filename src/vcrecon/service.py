@@ -22,6 +22,7 @@ from vcrecon.boot.desk import Desk
 from vcrecon.boot.services import BootServices
 from vcrecon.controller import Controller
 from vcrecon.controls import SiteControls, SpecState
+from vcrecon.core.actions import ACTIONS
 from vcrecon.core.installs import Ticket
 from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.core.world import frozen
@@ -40,6 +41,7 @@ from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.metrics_port import TcpServer, metrics_app
 from vcrecon.shell.notify import Notifier, watchdog_interval_s
 from vcrecon.shell.pins import Pins
+from vcrecon.shell.pulse import feel_pulse
 from vcrecon.shell.record import Record
 from vcrecon.spec.load import load
 from vcrecon.spec.model import Container, Spec
@@ -103,9 +105,7 @@ class _Service:
     ) -> None:
         self._specs, self._state, self._settings, self._on_status = specs, state, settings, on_status
         self._record = record
-        self._metrics = Metrics(
-            container_states=[s.value for s in ContainerState], guest_states=[s.value for s in GuestState]
-        )
+        self._metrics = site_metrics()
         rng = random.Random()  # noqa: S311 - jitter, not secrecy
         ledger = Ledger(record, self._metrics, clock=time.time, rng=rng, stable_s=settings.stable_s)
         self._changed = asyncio.Event()
@@ -116,7 +116,7 @@ class _Service:
             spec,
             ledger,
             Secrets(record.secret(), password_hash),
-            Connector(settings, pins),
+            Connector(settings, pins, self._metrics.observe_ssh),
             settings,
             rng=rng,
             on_change=self._changed.set,
@@ -155,6 +155,7 @@ class _Service:
             tasks = [
                 asyncio.create_task(self._watch_spec(), name="spec"),
                 asyncio.create_task(self._keep_house(controls), name="housekeeping"),
+                asyncio.create_task(feel_pulse(self._metrics.observe_loop_lag), name="pulse"),
             ]
             with self._signals():
                 try:
@@ -281,6 +282,7 @@ class _Service:
                     await self._changed.wait()
             self._changed.clear()
             self._take_stock()
+            self._metrics.set_installs(controls.installs())
             self._notifier.watchdog()
             if self._on_status is not None:
                 self._on_status(controls.status())
@@ -291,6 +293,9 @@ class _Service:
         converged = controller.converged
         self._metrics.set_converged(converged)
         self._metrics.set_frozen(frozen(controller.spec, controller.world, controller.memory) is not None)
+        self._metrics.set_record_writable(controller.record_trouble is None)
+        self._metrics.set_paused(controller.memory.paused.keys())
+        self._metrics.set_in_flight(len(controller.admission.in_flight))
         if converged and self._converging_since_s is not None:
             seconds = time.monotonic() - self._converging_since_s
             self._converging_since_s = None
@@ -326,6 +331,15 @@ class _Service:
         if controller.admission.in_flight or any(plan is None for plan in plans):
             return False
         return all(plan.stuck(controller.memory) for plan in plans if plan)
+
+
+def site_metrics() -> Metrics:
+    """The metrics of a controller, with a series for every state and action that there is."""
+    return Metrics(
+        container_states=[s.value for s in ContainerState],
+        guest_states=[s.value for s in GuestState],
+        actions=[action.kind for action in ACTIONS],
+    )
 
 
 def _bare_metal(spec: Spec, state: Path, ledger: Ledger, pins: Pins) -> tuple[BareMetal, BootServices]:

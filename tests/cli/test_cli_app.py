@@ -18,6 +18,7 @@ from vcrecon.cli.app import app
 
 COMMANDS = ["run", "apply", "plan", "check", "status", "events", "cordon", "uncordon", "evacuate", "place"]
 COMMANDS += ["pause", "resume", "rebuild", "prune", "fence", "confirm", "schema", "diagram", "demo"]
+COMMANDS += ["dashboards"]
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[str]:

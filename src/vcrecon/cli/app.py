@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from vcrecon import __version__
 from vcrecon.cli import console, deployment, describe, machines, plan, rescue, serve, words
 from vcrecon.cli.boot import app as boot
+from vcrecon.cli.dashboards_command import dashboards
 from vcrecon.cli.demo_command import demo
 from vcrecon.cli.events import events
 from vcrecon.cli.image import app as image
@@ -96,6 +97,12 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, str, str], ...] = (
     (console.console, "console", "Open the serial console of a guest.", "vcrecon console a-n1"),
     (words.prune, "prune", "List disks that were kept, or remove some.", "vcrecon prune a-n1"),
     (words.confirm_change, "confirm", "Give the word that a large change waits for.", "vcrecon confirm"),
+    (
+        dashboards,
+        "dashboards",
+        "Write Grafana dashboards, alerts, a runbook.",
+        "vcrecon dashboards --write /etc/vcrecon",
+    ),
     (describe.schema, "schema", "Print the JSON Schema of the spec files.", "vcrecon schema > vcrecon.schema.json"),
     (describe.diagram, "diagram", "Print the lifecycle of containers and guests.", "vcrecon diagram > lifecycle.md"),
 )

@@ -1,4 +1,4 @@
-"""The spec directories that ship with vcrecon. Used by the demo and the lab."""
+"""The spec directories and other files that ship with vcrecon. Used by the demo, the lab and `dashboards`."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def shipped_specs(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise Refused(f"the spec {name!r} that ships with vcrecon is missing: reinstall vcrecon")
+
+
+def shipped(name: str) -> Path:
+    """`grafana` or `runbook.md`, in an installed package or in a source tree. Raises Refused when it is in neither."""
+    data, source = Path(str(files("vcrecon") / "data" / "grafana")), Path(__file__).parents[3]
+    places = {"grafana": (data, source / "grafana"), "runbook.md": (data / name, source / "docs" / name)}
+    for candidate in places[name]:
+        if candidate.exists():
+            return candidate
+    raise Refused(f"{name} that ships with vcrecon is missing: reinstall vcrecon")

@@ -117,6 +117,10 @@ class World:
         """The guests with traces on a container when it was last seen."""
         return self._guests_of.get(container, {})
 
+    def known(self, container: str) -> Seen | None:
+        """The last that a container showed, with what it had shown before where it showed nothing."""
+        return self._known.get(container)
+
     def reachable(self, container: str) -> bool:
         return isinstance(self.current.get(container), Seen)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from vcrecon.errors import Permanent
@@ -15,12 +16,18 @@ from vcrecon.spec.model import Container, Guest, Spec
 class Connector:
     """Makes connections; reads the pinned host keys anew for each, and shares one limit of logins in progress.
 
-    `pins` are the keys of the containers that vcrecon installed itself.
+    `pins` are the keys of the containers that vcrecon installed itself; `timed` is told how long each call took.
     """
 
-    def __init__(self, settings: Settings, pins: Pins | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pins: Pins | None = None,
+        timed: Callable[[str, float], None] = lambda call, seconds: None,
+    ) -> None:
         self._settings = settings
         self._pins = pins
+        self._timed = timed
         self._limiter = asyncio.Semaphore(settings.connects_at_once)
 
     def __call__(self, container: Container, spec: Spec) -> SshHost:
@@ -33,6 +40,7 @@ class Connector:
             connect_deadline_s=self._settings.connect_deadline_s,
             keepalive_interval_s=self._settings.keepalive_s,
             keepalive_count=self._settings.keepalive_count,
+            timed=self._timed,
         )
 
 

@@ -30,10 +30,11 @@ from vcrecon.core.decisions import Block, Plan, Rest, Status
 from vcrecon.core.install_rules import forgotten, spent
 from vcrecon.core.installs import Ticket
 from vcrecon.core.memory import Claim, Intent, LastState
-from vcrecon.core.observation import Observation, Seen
+from vcrecon.core.observation import Observation, Seen, Storage
 from vcrecon.core.states import ContainerState, GuestState, State
 from vcrecon.core.world import Sighting, World
 from vcrecon.errors import HostError, Transient
+from vcrecon.shell.gauges import ContainerFacts
 from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.record import Record, RecordWriter
 from vcrecon.spec.model import Spec
@@ -68,6 +69,8 @@ class Ledger:
         """The same by subject, then by container: `block` is asked for every object of the site."""
         self._healing_since_s: dict[str, float] = {}
         self._silent: dict[str, str] = {}
+        self._moving: set[str] = set()
+        """Guests that an action under way gives to another container."""
         self.details: dict[str, str] = {}
 
     # --- what was seen ---------------------------------------------------------------------------------------
@@ -79,6 +82,8 @@ class Ledger:
         if not isinstance(observation, Seen):
             self._silent.setdefault(name, observation.kind)
             self.metrics.set_reachable(name, reachable)
+            self.metrics.set_last_error(name, observation.kind, observation.at_s)
+            self.metrics.set_facts(name, container_facts(name, world, spec, memory.seen.get(name, 0.0)))
             return
         with self.record.batch() as batch:
             if name in memory.fences:
@@ -97,6 +102,7 @@ class Ledger:
                 self._saw_guest(batch, sighting, observation, world, spec)
         self._silent.pop(name, None)
         self.metrics.set_reachable(name, reachable)
+        self.metrics.set_facts(name, container_facts(name, world, spec, observation.at_s))
 
     def _spend_prunes(self, batch: RecordWriter, world: World) -> None:
         """A consent to prune ends with the disks it named: one that turns up later was not meant (S2)."""
@@ -130,6 +136,10 @@ class Ledger:
     def begins(self, action: Action) -> None:
         """The intent, and the claim that the action makes true. Call before its first command is sent."""
         now_s = self._clock()
+        if isinstance(action, CreateVolume | ActivateCopy | StartGuest):
+            claim = self.record.memory.claims.get(action.guest)
+            if claim is not None and claim.container != action.container:
+                self._moving.add(action.guest)
         with self.record.batch() as batch:
             batch.put_intent(Intent(action.subject, action.kind, now_s))
             if isinstance(action, CreateVolume):
@@ -140,7 +150,7 @@ class Ledger:
             self.metrics.retried(action.kind)
         _log.debug("begins", action=action.kind, subject=action.subject, container=action.container)
 
-    def done(self, action: Action, seconds: float) -> None:
+    def done(self, action: Action, seconds: float, spec: Spec) -> None:
         """The action's commands all succeeded; the next look proves the rest."""
         memory, subject = self.record.memory, action.subject
         with self.record.batch() as batch:
@@ -170,7 +180,8 @@ class Ledger:
                 claim = memory.claims.get(action.guest)
                 if claim and claim.container == action.container and claim.epoch <= action.epoch:
                     batch.remove_claim(action.guest)
-        self.metrics.observe_action(action.kind, seconds)
+        self.metrics.action_done(action.kind, seconds)
+        self._count_guest(action, spec)
         _log.info(
             action.kind,
             subject=subject,
@@ -178,6 +189,16 @@ class Ledger:
             reason=action.reason,
             s=round(seconds, 3),
         )
+
+    def _count_guest(self, action: Action, spec: Spec) -> None:
+        guest = spec.guests.get(action.subject.removeprefix("guest/"))
+        if guest is None:
+            return
+        if isinstance(action, StartGuest) and action.boots > 1:
+            self.metrics.restarted(guest.name, guest.cluster or "")
+        if isinstance(action, CreateVolume | ActivateCopy | StartGuest) and guest.name in self._moving:
+            self._moving.discard(guest.name)
+            self.metrics.moved(guest.name, guest.cluster or "")
 
     def installed(self, ticket: Ticket, spec: Spec, seconds: float, steps: Mapping[str, float]) -> None:
         """An installer said that it is done. In one transaction with that, what lived on the old disks is forgotten.
@@ -234,8 +255,8 @@ class Ledger:
             if not isinstance(action, StopGuest):
                 batch.remove_intent(subject)
             batch.event(subject, "failed", str(error), action=action.kind, error=error.kind, tries=attempts.count)
-        self.metrics.observe_action(action.kind, seconds)
-        self.metrics.action_failed(action.kind, error.kind)
+        self.metrics.action_failed(action.kind, error.kind, seconds)
+        self.metrics.set_last_error(action.container, error.kind, self._clock())
         _log.warning("failed", action=action.kind, subject=subject, error=str(error), tries=attempts.count)
 
     # --- what was found and planned -------------------------------------------------------------------------
@@ -337,11 +358,9 @@ class Ledger:
         if last is None:
             return
         if kind == "container":
-            self.metrics.set_container(name, last.state)
-        else:
-            guest = spec.guests.get(name)
-            cluster = guest.cluster if guest and guest.cluster else ""
-            self.metrics.set_guest(name, cluster, container, last.state)
+            self.metrics.set_container(name, last.state, last.since_s)
+        elif (guest := spec.guests.get(name)) is not None:
+            self.metrics.set_guest(name, guest.cluster or "", container, last.state, last.since_s)
 
     def _gauge_block(self, subject: str) -> None:
         block = self.block(subject)
@@ -385,3 +404,19 @@ class Ledger:
             self._gauge_block(subject)
         self.record.remove_state(f"container/{container}")
         self.metrics.remove_container(container)
+
+
+def container_facts(name: str, world: World, spec: Spec, last_seen_s: float) -> ContainerFacts:
+    """What is known of a container by its last look, for the metrics."""
+    known, entry = world.known(name), spec.containers.get(name)
+    storage = known.storage if known is not None else None
+    pool = storage if isinstance(storage, Storage) and storage.pool_bytes else None
+    active = [sighting.guest for sighting in world.on(name).values() if sighting.active]
+    return ContainerFacts(
+        last_seen_s=last_seen_s,
+        guests=len(active),
+        memory_bytes=entry.memory_bytes if entry is not None else 0,
+        memory_used_bytes=sum(spec.guests[guest].memory_bytes for guest in active if guest in spec.guests),
+        pool_data=pool.pool_data_percent / 100 if pool is not None else None,
+        pool_metadata=pool.pool_metadata_percent / 100 if pool is not None else None,
+    )

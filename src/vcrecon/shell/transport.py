@@ -13,6 +13,7 @@ Kinds of `Transient`: channel-refused, tool-died.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -97,7 +98,8 @@ class SshHost:
     """A Host over SSH (asyncssh). Cheap to construct; connects when first used.
 
     `pinned_keys` is the content of a known_hosts file and may hold other hosts' lines; this host's are found
-    under its address or its name. `limiter` bounds the logins in progress on the whole site.
+    under its address or its name. `limiter` bounds the logins in progress on the whole site. `timed` is told how many
+    seconds each call took: connect, look (`ask`), hypervisor (`ask_tool`) or step (`run`).
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class SshHost:
         keepalive_interval_s: float = 10.0,
         keepalive_count: int = 3,
         output_bytes_max: int = _OUTPUT_BYTES_MAX,
+        timed: Callable[[str, float], None] = lambda call, seconds: None,
     ) -> None:
         self.name = endpoint.name
         self.endpoint = endpoint
@@ -119,6 +122,7 @@ class SshHost:
         self._limiter = limiter
         self._patience = Patience(connect_deadline_s, keepalive_interval_s, keepalive_count)
         self._output_bytes_max = output_bytes_max
+        self._timed = timed
         self._closed = False
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
@@ -137,11 +141,11 @@ class SshHost:
         self._pinned_keys = pinned_keys
 
     async def run(self, script: str, *, stdin: bytes | None = None, deadline_s: float) -> Reply:
-        async with self._deadline(deadline_s, script):
+        async with self._deadline(deadline_s, script, "step"):
             return await self._run(script, stdin)
 
     async def ask(self, script: str, *, deadline_s: float) -> Reply:
-        async with self._deadline(deadline_s, script):
+        async with self._deadline(deadline_s, script, "look"):
             try:
                 async with self._shell_turn:
                     shell = self._shell
@@ -155,7 +159,7 @@ class SshHost:
                 return await self._run(script, None)
 
     async def ask_tool(self, command: str, lines: Sequence[str], *, deadline_s: float) -> list[str]:
-        async with self._deadline(deadline_s, command):
+        async with self._deadline(deadline_s, command, "hypervisor"):
             try:
                 async with self._tool_turns.setdefault(command, asyncio.Lock()):
                     tool = self._tools.get(command)
@@ -250,6 +254,7 @@ class SshHost:
             raise
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
+        began_s = time.monotonic()
         try:
             self._connection = await connect(
                 self.endpoint, self._client_key, self._pinned_keys, self._limiter, self._patience
@@ -257,10 +262,11 @@ class SshHost:
             return self._connection
         finally:
             self._connecting = None
+            self._timed("connect", time.monotonic() - began_s)
 
     @asynccontextmanager
-    async def _deadline(self, deadline_s: float, what: str) -> AsyncIterator[None]:
-        timer = asyncio.timeout(deadline_s)
+    async def _deadline(self, deadline_s: float, what: str, call: str) -> AsyncIterator[None]:
+        timer, began_s = asyncio.timeout(deadline_s), time.monotonic()
         try:
             async with timer:
                 yield
@@ -270,6 +276,8 @@ class SshHost:
                 "there is unknown",
                 kind="deadline",
             ) from None
+        finally:
+            self._timed(call, time.monotonic() - began_s)
 
     def _lost(self, cause: Exception) -> Unreachable:
         return Unreachable(
