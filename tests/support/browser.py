@@ -101,7 +101,7 @@ class Tab:
 async def browsing(chromium: str) -> AsyncIterator[Tab]:
     """A browser with one empty tab, in a process group of its own that ends with the block."""
     with tempfile.TemporaryDirectory(prefix="vc-chromium-", ignore_cleanup_errors=True) as profile:
-        with open(Path(profile) / "stderr", "wb") as log:
+        with (Path(profile) / "stderr").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                 "--remote-debugging-port=0", f"--user-data-dir={profile}", "--no-first-run", "--hide-scrollbars",

@@ -49,7 +49,10 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """One virtual machine. `note` says why it is not simply running; "" when there is nothing to say."""
+    """One virtual machine. `since_s` is when its state began, None when its word is no state that is seen now.
+
+    `note` says why it is not simply running; "" when there is nothing to say.
+    """
 
     name: str
     level: Level
@@ -72,7 +75,10 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One row. `percent` is how far its install is, 0 to 100; None when none is under way."""
+    """One row. `since_s` is when its word began to hold (Unix seconds); None when nobody knows.
+
+    `percent` is how far its install is, 0 to 100; None when none is under way.
+    """
 
     name: str
     level: Level
@@ -202,7 +208,7 @@ def _headline(level: Level, converged: bool) -> str:
 def _sums(status: Status, clusters: Sequence[Cluster], silent: set[str]) -> Iterable[tuple[str, str]]:
     guests, containers = status["guests"], status["containers"]
     real = [cluster for cluster in clusters if cluster.name != NO_CLUSTER]
-    yield "guests running", f"{sum(g['state'] == 'running' for g in guests)} of {len(guests)}"
+    yield "guests running", f"{sum(cluster.running for cluster in clusters)} of {len(guests)}"
     if real:
         yield "clusters well", f"{sum(c.level is Level.OK for c in real)} of {len(real)}"
     ready = sum(c["state"] == "vlan-ready" and c["reachable"] for c in containers)
@@ -286,7 +292,8 @@ def _guest(entry: Entry, silent: set[str]) -> Guest:
     if elsewhere:
         still = "also" if entry["container"] in entry["seen_on"] else "still"
         note = ", ".join(part for part in (f"{still} on {listed(elsewhere)}", note) if part)
-    return Guest(str(entry["name"]), level, word, str(entry["container"] or ""), entry["since_s"], note)
+    since_s = entry["since_s"] if word == entry["state"] else None
+    return Guest(str(entry["name"]), level, word, str(entry["container"] or ""), since_s, note)
 
 
 def _guest_words(entry: Entry, silent: set[str]) -> tuple[Level, str, str]:
@@ -323,13 +330,17 @@ def _cluster(name: str, guests: tuple[Guest, ...]) -> Cluster:
 def _container(entry: Entry, now_s: float) -> Container:
     level, word, note = _container_words(entry, now_s)
     marks = [mark for mark in ("cordoned", "paused") if entry[mark]]
-    install = entry.get("install")
+    install, since_s = entry.get("install"), entry["since_s"]
+    if install:
+        since_s = install.get("since_s")
+    elif not entry["reachable"]:
+        since_s = entry["last_seen_s"] or None
     return Container(
         name=str(entry["name"]),
         level=level,
         word=word,
         guests=entry["guests"],
-        since_s=entry["since_s"],
+        since_s=since_s,
         pool_percent=entry["pool_data_percent"],
         percent=float(install.get("percent") or 0.0) if install else None,
         note=", ".join([*marks, *([note] if note else [])]),

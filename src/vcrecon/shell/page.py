@@ -126,7 +126,7 @@ class _Shell:
             '<link rel="icon" href="data:,">\n<title>vcrecon</title>\n'
             f"<style>{self._style}</style>\n</head>\n"
             f'<body data-etag="{escape(view.etag)}" data-now="{view.now_s:.3f}" data-shell="{self.digest}">\n'
-            '<div id="stale" role="alert"></div>\n<main>\n'
+            f'<div id="stale" role="alert"></div>\n<p id="fresh">As of {_clock_time(view.now_s)}</p>\n<main>\n'
         ).encode() + (view.html + f"</main>\n<script>{self._script}</script>\n</body>\n</html>\n".encode())
 
 
@@ -151,10 +151,9 @@ def _sections(site: Overview) -> Iterable[str]:
     yield _section("columns", _columns(site), "columns")
     yield _containers(site)
     yield _section("notes", (f'<p class="soft">{_typed(note)}</p>' for note in site.notes))
-    at = time.strftime("%H:%M:%S UTC", time.gmtime(site.now_s))
     yield (
-        f'<footer id="foot">{escape(site.site)}: spec generation {site.generation}; vcrecon {escape(site.version)}, '
-        f"up {_ago(site.started_at_s, site.now_s)}; last change shown {at}. Read-only.</footer>"
+        f'<footer id="foot">Spec generation {site.generation}; vcrecon {escape(site.version)}, up '
+        f"{_ago(site.started_at_s, site.now_s)}; last change at {_clock_time(site.now_s)}. Read-only.</footer>"
     )
 
 
@@ -197,9 +196,10 @@ def _tile(cluster: Cluster, now_s: float, every: bool) -> str:
     shown = [guest for guest in cluster.guests if every or guest.level is not Level.OK]
     rows = "".join(_guest(guest, now_s) for guest in shown)
     rest = len(cluster.guests) - len(shown)
+    long = " long" if len(cluster.name) > 6 else ""
     rows += f'<tr><td colspan="4">{count(rest, "other guest")} as wanted</td></tr>' if rest else ""
     return (
-        f'<details class="tile {style}" id="k-{name}"><summary id="s-{name}"><b>{name}</b>'
+        f'<details class="tile {style}{long}" id="k-{name}"><summary id="s-{name}"><b>{name}</b>'
         f'<span class="of">{cluster.running}/{len(cluster.guests)}</span>'
         f'<span class="word">{mark} {escape(cluster.word)}</span></summary>'
         f'<div class="scroll"><table><tbody>{rows}</tbody></table></div></details>'
@@ -281,6 +281,10 @@ def _mark(level: Level, word: str) -> str:
 def _ago(at_s: float | None, now_s: float) -> str:
     """How long ago, kept up to date by the page's script."""
     return "" if at_s is None else f'<time data-s="{at_s:.0f}">{duration(now_s - at_s, 1)}</time>'
+
+
+def _clock_time(at_s: float) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(at_s))
 
 
 def _typed(text: str) -> str:

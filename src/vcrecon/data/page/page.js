@@ -4,6 +4,7 @@
 (() => {
   const EVERY_MS = 2000, HIDDEN_EVERY_MS = 15000, PATIENCE_MS = 5000, STALE_MS = 9000;
   const body = document.body, main = document.querySelector("main"), stale = document.getElementById("stale");
+  const fresh = document.getElementById("fresh");
   const shell = body.dataset.shell;
   let etag = body.dataset.etag, siteMs = 1000 * Number(body.dataset.now), heardMs = Date.now(), timer = 0, asking = false;
 
@@ -21,6 +22,7 @@
     body.classList.toggle("stale", isStale);
     const text = isStale ? `No answer from vcrecon for ${age(sinceMs / 1000)}: below is what it said last.` : "";
     if (stale.textContent !== text) stale.textContent = text;
+    fresh.textContent = `Live: vcrecon answered ${age(sinceMs / 1000)} ago`;
     if (isStale) return;  // ages on data that is old would tell of a site that nobody sees
     const nowS = (siteMs + sinceMs) / 1000;
     for (const time of document.querySelectorAll("time[data-s]")) {
@@ -33,10 +35,10 @@
   for (const section of main.children) texts.set(section.id, section.outerHTML);
 
   function show(html) {
-    const fresh = document.createElement("template");
-    fresh.innerHTML = html;
+    const news = document.createElement("template");
+    news.innerHTML = html;
     const focused = document.activeElement && document.activeElement.id;
-    for (const section of [...fresh.content.children]) {
+    for (const section of [...news.content.children]) {
       const text = section.outerHTML, old = document.getElementById(section.id);
       if (texts.get(section.id) === text) continue;
       texts.set(section.id, text);
