@@ -163,9 +163,9 @@ class _Watcher:
     def _leave(self) -> None:
         # A terminal that was closed meanwhile takes nothing back.
         with contextlib.suppress(OSError, termios.error):
-            self._write("\x1b[0m\x1b[?25h\x1b[?1049l")
             if self._modes is not None:
                 termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._modes)
+            self._write("\x1b[0m\x1b[?25h\x1b[?1049l")
 
     def _suspend(self) -> None:
         """Ctrl-Z: the shell gets its terminal back until `fg`."""

@@ -77,12 +77,12 @@ def _fitted(line: Text, screen: Screen) -> Text:
 def _head(site: Overview, screen: Screen, age_s: float, trouble: str) -> list[Text]:
     lines = []
     if trouble or age_s > STALE_S:
-        said = f": {trouble}" if trouble else ""
-        text = f" ✕ No answer for {duration(age_s)}; what is below is old; trying again{said}"
+        text = f" ✕ No answer for {duration(age_s)}: what is below is old. Asking again …"
         lines.append(_loud(Level.BAD, text, screen.width))
+        lines += [Text(part) for part in _wrapped(trouble, screen.width, "   ")] if trouble else []
     headline = f" {_MARKS[site.level]} {site.headline} "
     line = Text(headline, style=_LOUD.get(site.level, f"reverse {_STYLES[site.level]}"))
-    session = f", {site.session}" if site.session else ""
+    session = f", session {site.session}" if site.session else ""
     line.append(
         f"  {site.site}{session}, generation {site.generation}", style="not bold not reverse default on default"
     )

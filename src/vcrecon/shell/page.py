@@ -42,6 +42,7 @@ class View:
     """One rendering: `html` is the inside of <main>, `packed` the same compressed, `etag` without time in it."""
 
     etag: str
+    title: str
     now_s: float
     html: bytes
     packed: bytes
@@ -123,7 +124,7 @@ class _Shell:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<noscript><meta http-equiv="refresh" content="10"></noscript>\n'
-            '<link rel="icon" href="data:,">\n<title>vcrecon</title>\n'
+            f'<link rel="icon" href="data:,">\n<title>{escape(view.title)}</title>\n'
             f"<style>{self._style}</style>\n</head>\n"
             f'<body data-etag="{escape(view.etag)}" data-now="{view.now_s:.3f}" data-shell="{self.digest}">\n'
             f'<div id="stale" role="alert"></div>\n<p id="fresh">As of {_clock_time(view.now_s)}</p>\n<main>\n'
@@ -140,7 +141,7 @@ def _render(status: dict[str, Any], before: View | None) -> View:
     if before is not None and before.etag == etag:
         return replace(before, now_s=site.now_s)
     html = "".join(_sections(site)).encode()
-    return View(etag, site.now_s, html, gzip.compress(html, 6))
+    return View(etag, f"{_MARKS[site.level]} {site.site}", site.now_s, html, gzip.compress(html, 6))
 
 
 def _sections(site: Overview) -> Iterable[str]:
@@ -166,7 +167,7 @@ def _section(name: str, parts: Iterable[str], style: str = "") -> str:
 def _top(site: Overview) -> str:
     mark, style = _MARKS[site.level], site.level.name.lower()
     sums = "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(number)}</dd></div>" for what, number in site.sums)
-    session = f", {escape(site.session)}" if site.session else ""
+    session = f", session {escape(site.session)}" if site.session else ""
     return (
         f'<section id="top" data-title="{mark} {escape(site.site)}"><div>'
         f'<h1>{escape(site.site)}{session}</h1><p class="headline {style}" role="status">{mark} '
