@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2 thin-provisioning-tools \
 	xfsprogs util-linux libvirt-clients libxml2-utils zstd tar curl pdsh systemd \
 	qemu-system-x86 qemu-utils mmdebstrap apt-utils e2fsprogs tcpdump procps \
-	ipmitool openipmi busybox dnsmasq-base ipxe ipxe-qemu nginx-light xz-utils gzip fdisk ovmf
+	ipmitool openipmi busybox dnsmasq-base ipxe ipxe-qemu nginx-light xz-utils gzip fdisk ovmf chromium
 # Four workers on two cores: most tests wait for something most of the time.
 PYTEST_FLAGS ?= -n 4 --dist loadfile
 

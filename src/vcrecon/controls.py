@@ -46,14 +46,14 @@ class SiteControls:
         controller: Controller,
         spec_state: SpecState,
         *,
-        metrics_url: str | None,
         boot_problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._controller = controller
         self._boot_problem = boot_problem
         self._installs = InstallControls(controller)
         self._spec_state = spec_state
-        self._metrics_url = metrics_url
+        self.listen_url: str | None = None
+        """Where page and metrics are read, once `service` has begun to listen; None when they are not."""
         self._started_at_s = time.time()
 
     # --- showing -------------------------------------------------------------------------------------------
@@ -79,7 +79,8 @@ class SiteControls:
             "converged": c.converged,
             "frozen": frozen(c.spec, c.world, c.memory),
             "trouble": c.record_trouble,
-            "metrics_url": self._metrics_url,
+            "page_url": f"{self.listen_url}/" if self.listen_url else None,
+            "metrics_url": f"{self.listen_url}/metrics" if self.listen_url else None,
             "queues": c.admission.lengths(),
             "containers": [self._container(name) for name in c.spec.containers],
             "guests": [self._guest(name) for name in c.spec.guests],
@@ -102,6 +103,7 @@ class SiteControls:
             "address": container.address,
             "detail": c.ledger.details.get(subject, ""),
             "since_s": last.since_s if last else None,
+            **self._said(subject, [name]),
             "guests": sum(sighting.active for sighting in c.world.on(name).values()),
             "cordoned": name in c.spec.cordoned,
             "fenced": fenced(c.memory, name) and not isinstance(observation, Seen),
@@ -129,7 +131,7 @@ class SiteControls:
             "state": last.state if last else "unknown",
             "detail": c.ledger.details.get(subject, ""),
             "since_s": last.since_s if last else None,
-            "message": self._message(name),
+            **self._said(subject, self._places(name)),
             "paused": bool(paused),
             "held": self._held(name),
             "blocked": self._blocked(subject),
@@ -162,16 +164,20 @@ class SiteControls:
         block = self._controller.ledger.block(subject)
         return [{"reason": block.reason, "message": block.message}] if block else []
 
-    def _message(self, guest: str) -> str:
-        """Why it is as it is: the word of the container where it belongs, else of where it still is."""
-        c, subject = self._controller, f"guest/{guest}"
-        places = [c.spec.placement.get(guest, ""), *c.world.sightings.get(guest, {})]
+    def _places(self, guest: str) -> list[str]:
+        """Whose word counts on a guest: that of the container where it belongs, else of where it still is."""
+        c = self._controller
+        return [c.spec.placement.get(guest, ""), *c.world.sightings.get(guest, {})]
+
+    def _said(self, subject: str, places: Iterable[str]) -> dict[str, str]:
+        """Why an object is as it is: the last decision on it, and its words; empty before there is one."""
         for place in places:
-            station = c.stations.get(place)
+            station = self._controller.stations.get(place)
             for decision in station.plan.decisions if station and station.plan else ():
                 if decision.subject == subject:
-                    return str(_words(decision)["message"])
-        return ""
+                    words = _words(decision)
+                    return {"decision": words["decision"], "message": words["message"]}
+        return {"decision": "", "message": ""}
 
     def _orphans(self) -> list[dict[str, Any]]:
         """What carries our mark on a host and is not in the spec: kept, and shown."""
@@ -355,7 +361,7 @@ class SiteControls:
             "busy": subject in c.view().busy,
             "pending": pending,
             "trouble": failed.message if failed and pending else None,
-            "message": self._message(plain),
+            "message": self._said(subject, self._places(plain))["message"],
             "mounted_at": rescue_point(plain),
             "console": HYPERVISORS[container.hypervisor].console(plain) if container else None,
             "ssh": self._ssh(place),
@@ -485,7 +491,7 @@ def _short(subject: str) -> str:
     return "" if subject == "site" else subject
 
 
-def _words(decision: Decision) -> dict[str, Any]:
+def _words(decision: Decision) -> dict[str, str]:
     match decision:
         case Do(action):
             return {

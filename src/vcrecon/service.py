@@ -40,6 +40,7 @@ from vcrecon.shell.mastery import this_master
 from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.metrics_port import TcpServer, metrics_app
 from vcrecon.shell.notify import Notifier, watchdog_interval_s
+from vcrecon.shell.page import Viewer, page_routes
 from vcrecon.shell.pins import Pins
 from vcrecon.shell.pulse import feel_pulse
 from vcrecon.shell.record import Record
@@ -132,16 +133,13 @@ class _Service:
 
     async def run(self, listen: tuple[str, int] | None, *, once: bool) -> int:
         async with contextlib.AsyncExitStack() as stack:
-            url = None
+            controls = SiteControls(self._controller, self._spec_state, boot_problem=lambda: self._boot.problem)
             if listen:
-                app = metrics_app(self._metrics.render, self._healthy, self._ready)
-                server = TcpServer(app, *listen)
+                pages = page_routes(Viewer(controls.status))
+                server = TcpServer(metrics_app(self._metrics.render, self._healthy, self._ready, pages), *listen)
                 await server.start()
                 stack.push_async_callback(server.close)
-                url = f"{server.url}/metrics"
-            controls = SiteControls(
-                self._controller, self._spec_state, metrics_url=url, boot_problem=lambda: self._boot.problem
-            )
+                controls.listen_url = server.url
             await stack.enter_async_context(ControlServer(controls, self._state / "control.sock"))
             self._metrics.set_spec(valid=self._spec_state.valid, generation=1)
             self._record.event(
@@ -151,7 +149,7 @@ class _Service:
             await self._boot.start()
             stack.push_async_callback(self._boot.stop)
             self._notifier.ready(f"{len(self._controller.spec.containers)} containers")
-            _log.info("started", specs=str(self._specs), metrics=url, state=str(self._state))
+            _log.info("started", specs=str(self._specs), listen=controls.listen_url, state=str(self._state))
             tasks = [
                 asyncio.create_task(self._watch_spec(), name="spec"),
                 asyncio.create_task(self._keep_house(controls), name="housekeeping"),

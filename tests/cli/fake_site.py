@@ -153,9 +153,14 @@ def a_found_guest(**changes: Any) -> dict[str, Any]:
 
 
 class FakeControls:
-    """Answers from `site` and `history`; `asked` lists every request that would change something."""
+    """Answers from `site` and `history`; `asked` lists every request that would change something.
+
+    While `answers` is cleared, the service hangs at the next request for its status.
+    """
 
     def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
         self.site = a_status()
         self.history: list[dict[str, Any]] = []
         self.asked: list[tuple[Any, ...]] = []
@@ -164,6 +169,7 @@ class FakeControls:
         self.after_asking: dict[str, Any] = {}
 
     def status(self) -> dict[str, Any]:
+        self.answers.wait(120)
         return self.site
 
     def events(self, subject: str | None, after_id: int | None, limit: int) -> list[dict[str, Any]]:

@@ -188,7 +188,7 @@ class Playground:
             master=this_master(self.state, lease_s=self.settings.lease_s),
             bare_metal=bare_metal,
         )
-        self._controls = SiteControls(self._controller, self._spec_state, metrics_url=None)
+        self._controls = SiteControls(self._controller, self._spec_state)
         self._controller.start()
 
     def _make_desk(self, claim: Callable[[Ticket], None], on_change: Callable[[str], None]) -> Desk:

@@ -300,6 +300,6 @@ class TestMetricsPort:
             with pytest.raises(Refused) as caught:
                 await TcpServer(app, "127.0.0.1", port).start()
         assert str(caught.value) == (
-            f"cannot listen on 127.0.0.1:{port} for metrics: address already in use; "
-            "choose another address with --listen HOST:PORT, or switch metrics off with --listen none"
+            f"cannot listen on 127.0.0.1:{port} for the page and metrics: address already in use; "
+            "choose another address with --listen HOST:PORT, or switch them off with --listen none"
         )

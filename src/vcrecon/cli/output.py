@@ -15,7 +15,23 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from vcrecon.core.phrases import count, duration, listed
 from vcrecon.errors import Refused, SpecError, VcreconError
+
+__all__ = [
+    "columns",
+    "confirm",
+    "count",
+    "duration",
+    "err",
+    "listed",
+    "out",
+    "say",
+    "say_error",
+    "say_json",
+    "size",
+    "state_text",
+]
 
 Cell = str | Text
 
@@ -80,32 +96,6 @@ def confirm(question: str, *, yes: bool, what: str) -> None:
     if not typer.confirm(question, default=False, err=True):
         say("Nothing was changed.", to_stderr=True)
         raise typer.Exit(1)
-
-
-def count(number: int, noun: str) -> str:
-    """`1 guest`, `2 guests`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def listed(names: Sequence[str], most: int = 12) -> str:
-    """Names with commas, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def duration(seconds: float) -> str:
-    """`41 s`, `3 min 5 s`, `2 h 5 min`, `3 d 4 h`: two units say enough."""
-    total_s = max(0, int(seconds))
-    if total_s < 60:
-        return f"{total_s} s"
-    sizes = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    first = next(index for index, (size, _) in enumerate(sizes) if total_s >= size)
-    parts = []
-    for size, unit in sizes[first : first + 2]:
-        number, total_s = divmod(total_s, size)
-        if number:
-            parts.append(f"{number} {unit}")
-    return " ".join(parts)
 
 
 def size(number_bytes: float) -> str:

@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.text import Text
 
 from vcrecon.cli.output import duration
-from vcrecon.cli.status_view import Status, summary
+from vcrecon.cli.status_view import summary
+from vcrecon.core.overview import Status
 
 LINE_EVERY_S = 1.0
 BLOCKED_SHOWN = 3

@@ -29,7 +29,8 @@ Listen = Annotated[
     typer.Option(
         "--listen",
         metavar="HOST:PORT",
-        help="Where /metrics, /healthz and /readyz answer; port 0 takes a free one, `none` switches them off.",
+        help="Where the web page, /metrics, /healthz and /readyz answer; port 0 takes a free one, `none` switches "
+        "them off. All are read-only; an empty HOST lets the whole network read.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from vcrecon.cli import options
-from vcrecon.cli.output import count, out, say, say_json
+from vcrecon.cli.output import out, say, say_json
 from vcrecon.cli.target import Target, talk
+
+if TYPE_CHECKING:
+    from vcrecon.shell.control import ControlClient
 
 WATCH_S = 1.0
 
@@ -32,14 +33,13 @@ def status(
 ) -> None:
     """Show the site: the sums, what is blocked and what to type about it, containers, guests."""
     from vcrecon.cli import status_view
-    from vcrecon.shell.control import ControlClient
 
     if watch and as_json:
         raise typer.BadParameter("--watch is for people; scripts poll `vcrecon status --json`")
     target = Target(socket, state_directory, specs)
     wanted = status_view.Filter(cluster, container, state)
     if watch:
-        talk(target, lambda client: _watch(client, wanted, every))
+        _watch(target, wanted, every)
         return
 
     async def ask(client: ControlClient) -> dict[str, Any]:
@@ -63,30 +63,32 @@ def _must_exist(found: dict[str, Any], wanted: Any) -> None:
             resolve(f"{kind}/{name}", found)
 
 
-async def _watch(client: Any, wanted: Any, every: bool) -> None:
-    """Until the service ends or the person has seen enough (Ctrl-C)."""
-    from rich.console import Group
-    from rich.live import Live
+def _watch(target: Target, wanted: Any, every: bool) -> None:
+    """The whole screen; where there is none, a line whenever the sums change."""
+    from vcrecon.cli import status_view
+    from vcrecon.cli.watch import can_draw, watch
 
+    def select(found: dict[str, Any]) -> dict[str, Any]:
+        return status_view.select(found, wanted) if wanted.is_on else found
+
+    async def ask(client: ControlClient) -> dict[str, Any]:
+        return await client.status()
+
+    _must_exist(talk(target, ask), wanted)
+    if can_draw(out()):
+        asyncio.run(watch(target.must_find_socket(), select, every=every))
+    else:
+        talk(target, _lines)
+
+
+async def _lines(client: ControlClient) -> None:
+    """Until the service ends or the reader has left."""
     from vcrecon.cli import status_view
 
-    if not sys.stdout.isatty():
-        last = ""
-        while True:
-            line = status_view.summary(await client.status()).plain
-            if line != last:
-                out().print(line)
-                last = line
-            await asyncio.sleep(WATCH_S)
-    console = out()
-    console.soft_wrap = False
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            found = await client.status()
-            lines = status_view.render(found, wanted, every=every)
-            room = max(3, console.height - 1)
-            if len(lines) > room:
-                more = f"… {count(len(lines) - room + 1, 'more line')}: enlarge the window, or filter"
-                lines = [*lines[: room - 1], Text(more, style="dim")]
-            live.update(Group(*lines), refresh=True)
-            await asyncio.sleep(WATCH_S)
+    last = ""
+    while True:
+        line = status_view.summary(await client.status()).plain
+        if line != last:
+            out().print(line)
+            last = line
+        await asyncio.sleep(WATCH_S)

@@ -7,35 +7,18 @@ control socket (shell.control) and returns lines.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 
 from vcrecon.cli.output import columns, count, duration, listed, state_text
-from vcrecon.core.install_queue import about
-
-Status = Mapping[str, Any]
-Entry = Mapping[str, Any]
+from vcrecon.core.overview import POOL_SHOWN_PERCENT, Entry, Status, install_words, is_silent, next_step
 
 GUESTS_SHOWN_MAX = 40
 CONTAINERS_SHOWN_MAX = 24
 BLOCKED_SHOWN_MAX = 20
-POOL_SHOWN_PERCENT = 80
-
-# What to type when a block's own message does not say it.
-_HINTS: Mapping[str, str] = {
-    "bug": "this is a fault in vcrecon itself: its log has the traceback; please report it",
-    "pool-full": "`vcrecon prune` frees disks kept aside; `vcrecon evacuate {container}` empties the container",
-    "site-frozen": "look at the network of the machine that runs vcrecon first",
-}
-# Their messages say what to do; that the host may be off is not the trouble.
-_SPEAK_FOR_THEMSELVES = frozenset({"host-key-changed", "no-host-key", "permission-denied"})
-_SILENT_HINT = (
-    "bring it back; or `vcrecon evacuate {container}`, power it off, "
-    "and say so: `vcrecon fence {container} --confirmed`"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +74,9 @@ def summary(status: Status) -> Text:
     """The whole site in one line."""
     guests, containers = status["guests"], status["containers"]
     running = sum(guest["state"] == "running" for guest in guests)
-    silent = sum(_is_silent(container) for container in containers)
+    silent = sum(is_silent(container) for container in containers)
     installing = sum(bool(container.get("install")) for container in containers)
-    unseen = sum(not c["reachable"] and not c.get("install") and not _is_silent(c) for c in containers)
+    unseen = sum(not c["reachable"] and not c.get("install") and not is_silent(c) for c in containers)
     blocked = sum(bool(entry["blocked"]) for entry in (*guests, *containers))
     head = ("converged", "bold green") if status["converged"] else ("not converged", "bold yellow")
     line = Text.assemble(
@@ -140,15 +123,6 @@ def render(status: Status, wanted: Filter | None = None, *, every: bool = False)
     return lines
 
 
-def _is_silent(container: Entry) -> bool:
-    """Whether a container was asked and did not answer; right after a start, some were not asked yet."""
-    return (
-        not container.get("install")
-        and not container["reachable"]
-        and bool(container["blocked"] or container["fenced"])
-    )
-
-
 def _service(status: Status) -> Text:
     up = duration(status["now_s"] - status["started_at_s"])
     spec = status["spec"]
@@ -156,8 +130,8 @@ def _service(status: Status) -> Text:
         f"spec generation {spec['generation']} from {spec['directory']}; "
         f"vcrecon {status['version']}, pid {status['pid']}, up {up}"
     )
-    if status["metrics_url"]:
-        line += f"; metrics at {status['metrics_url']}"
+    if status.get("page_url"):
+        line += f"; page at {status['page_url']}, metrics at {status['metrics_url']}"
     queues = [f"{name} {length}" for name, length in status["queues"].items() if length]
     if queues:
         line += f"; waiting: {', '.join(queues)}"
@@ -203,18 +177,12 @@ def _blocked(status: Status, every: bool) -> list[Text]:
     for subject, container, reachable, block in shown:
         line = Text.assemble("  ", (subject, "bold"), "  ", (str(block["reason"]), "yellow"))
         lines.append(line.append(f"  {block['message']}"))
-        hint = _hint(block, reachable)
+        hint = next_step(block, container, reachable=reachable)
         if hint:
-            lines.append(_next(hint.format(container=container)))
+            lines.append(_next(hint))
     if len(found) > len(shown):
         lines.append(Text(f"  … and {len(found) - len(shown)} more: vcrecon status --all"))
     return lines
-
-
-def _hint(block: Entry, reachable: bool) -> str:
-    if "`vcrecon " in block["message"] or block["reason"] in _SPEAK_FOR_THEMSELVES:
-        return ""
-    return _HINTS.get(block["reason"], "" if reachable else _SILENT_HINT)
 
 
 def _next(what: str) -> Text:
@@ -252,17 +220,6 @@ def _strangers(status: Status) -> list[Text]:
     lines += columns(("MAC", "ADDRESS", "SINCE", "LAST", "SERIAL"), rows, indent="  ")
     lines.append(_next(f"`vcrecon adopt {strangers[0]['mac']}` makes it a container"))
     return lines
-
-
-def _install_words(install: Entry, now_s: float) -> str:
-    """How far an install is: `download 43 %, about 2m left, for 1m`; or its place in the queue."""
-    if install["step"] == "queued":
-        begins = install["begins_in_s"]
-        when = f", begins in about {about(begins)}" if begins is not None else ""
-        return f"waits for its install: place {install['place']} of {install['of']}{when}"
-    percent = f" {install['percent']:.0f} %" if install["percent"] else ""
-    left = f", about {about(install['eta_s'])} left" if install["eta_s"] is not None else ""
-    return f"{install['step']}{percent}{left}, for {duration(now_s - install['since_s'])}"
 
 
 def _containers(status: Status, now_s: float, every: bool) -> list[Text]:
@@ -310,11 +267,11 @@ def _container_notes(container: Entry, now_s: float) -> Text:
     notes = Text()
     install = container.get("install")
     if install:
-        notes.append(_install_words(install, now_s), style="cyan")
+        notes.append(install_words(install, now_s), style="cyan")
     elif not container["reachable"]:
         seen = container["last_seen_s"]
         ago = f"last seen {duration(now_s - seen)} ago" if seen else "never seen"
-        silent = _is_silent(container)
+        silent = is_silent(container)
         word = "unreachable" if silent else "not looked at yet"
         notes.append(f"{word}, {ago}", style="red" if silent else "dim")
     for word in ("cordoned", "fenced", "paused"):

@@ -1,8 +1,8 @@
-"""The metrics port: how Prometheus and health checks talk to a running service. Made by `service`."""
+"""The port that --listen names: Prometheus, health checks and the web page read there. Made by `service`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -33,9 +33,9 @@ class TcpServer:
         except (OSError, OverflowError) as error:
             await runner.cleanup()
             raise Refused(
-                f"cannot listen on {_host_port(self._host, self._port)} for metrics: "
+                f"cannot listen on {_host_port(self._host, self._port)} for the page and metrics: "
                 f"{os_reason(error)}; choose another address with --listen HOST:PORT, "
-                "or switch metrics off with --listen none"
+                "or switch them off with --listen none"
             ) from None
         self._runner = runner
         port = int(runner.addresses[0][1])
@@ -51,8 +51,12 @@ def metrics_app(
     render: Callable[[], bytes],
     healthy: Callable[[], tuple[bool, str]],
     ready: Callable[[], tuple[bool, str]],
+    more: Iterable[web.RouteDef] = (),
 ) -> web.Application:
-    """/metrics from `render`; /healthz and /readyz answer 200 or 503 with the sentence that comes along."""
+    """/metrics from `render`; /healthz and /readyz answer 200 or 503 with the sentence that comes along.
+
+    `more` is what else is read there: the web page (`shell.page`).
+    """
 
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=render(), headers={"Content-Type": _METRICS_TYPE})
@@ -70,6 +74,7 @@ def metrics_app(
             web.get("/metrics", metrics),
             web.get("/healthz", probe(healthy)),
             web.get("/readyz", probe(ready)),
+            *more,
         ]
     )
     return app
