@@ -77,21 +77,19 @@ def serving(root: Path, keys: Path, *, mounts: str = "true") -> Iterator[sshd.Ss
     keys.mkdir()
     host_key, client_key = sshd.make_key(keys / "host_key"), sshd.make_key(keys / "client_key")
     port = sshd.free_port()
-    plant(
-        root,
-        {
-            "etc/ssh/ssh_host_ed25519_key": host_key.read_text(),
-            "root/.ssh/authorized_keys": client_key.with_suffix(".pub").read_text(),
-            "etc/ssh/sshd_config": (
-                f"Port {port}\nListenAddress 127.0.0.1\nHostKey /etc/ssh/ssh_host_ed25519_key\nStrictModes no\n"
-                "UsePAM no\nPidFile none\nPermitRootLogin prohibit-password\n"
-            ),
-        },
+    key = root / "etc/ssh/ssh_host_ed25519_key"
+    plant(root, {"root/.ssh/authorized_keys": client_key.with_suffix(".pub").read_text()})
+    key.parent.mkdir(exist_ok=True)
+    shutil.copyfile(host_key, key)
+    key.chmod(0o600)
+    # Where the image is not made from: what belongs to this test is none of the host's configuration.
+    (keys / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey /etc/ssh/ssh_host_ed25519_key\nStrictModes no\n"
+        "UsePAM no\nPidFile none\nPermitRootLogin prohibit-password\n"
     )
-    (root / "etc/ssh/ssh_host_ed25519_key").chmod(0o600)
     enter = f"mount --bind {root} {root} && cd {root} && mount -t proc proc proc && mount --bind /dev dev"
-    enter += f" && mount -t tmpfs tmpfs run && mkdir run/sshd && {{ {mounts}; }}"
-    enter += " && exec chroot . /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config"
+    enter += f" && mount -t tmpfs tmpfs run && mkdir run/sshd && cp {keys}/sshd_config run && {{ {mounts}; }}"
+    enter += " && exec chroot . /usr/sbin/sshd -D -e -f /run/sshd_config"
     with (keys / "sshd.log").open("ab") as log:
         process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", enter], stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from install_bench import CUTS, DISK_BYTES, Bench, Installed, job
+from install_bench import CHASSIS, CUTS, DISK_BYTES, XEN_CHASSIS, Bench, Installed, job
 
 from vcrecon.boot.images import build, recipe
 from vcrecon.boot.installer import build as installer
@@ -26,6 +26,9 @@ SMALL = recipe.container(
     modules=("virtio_pci", "virtio_blk", "virtio_net", "raid1", "dm_mod", "xfs", "ext4", "crc32c_generic", "libcrc32c"),
 )
 """The smallest system that an installer's machine can boot."""
+
+SMALL_XEN = recipe.container("small-xen", "xen", modules=SMALL.modules)
+"""Debian's kernel for all machines, since the one for clouds cannot be the host under Xen."""
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,20 @@ def bench(tmp_path_factory: pytest.TempPathFactory, built_images: Path) -> Itera
 @pytest.fixture(scope="module")
 def image(bench: Bench) -> Path:
     return bench.www / "images/small.tar.zst"
+
+
+@pytest.fixture
+def xen_image(bench: Bench) -> Iterator[Path]:
+    """A system with Xen; for the test the bench's machine is one that can start it."""
+    directory = CACHE / SMALL_XEN.digest[:16]
+    if not (directory / "small-xen.json").exists():
+        build.build(SMALL_XEN, directory, print)
+    target = bench.www / "images/small-xen.tar.zst"
+    shutil.copyfile(directory / target.name, target)
+    bench.chassis = XEN_CHASSIS
+    yield target
+    bench.chassis = CHASSIS
+    target.unlink()
 
 
 @pytest.fixture(scope="module")

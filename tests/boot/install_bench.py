@@ -29,6 +29,9 @@ MIB = 1 << 20
 DISK_BYTES = 6 << 30
 CUTS = "50000000 90000000"
 """Where downloads are cut: about a third and two thirds of the small system."""
+CHASSIS = ("-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", "1024")
+XEN_CHASSIS = ("-accel", "tcg,thread=single", "-cpu", "Nehalem,-monitor", "-smp", "1", "-m", "3072")
+"""On which Xen starts where it is emulated."""
 # Installs take 75 s and boots 30 s on a quiet machine; this one is shared.
 INSTALL_S = float(os.environ.get("VCRECON_TEST_INSTALL_S", "900"))
 BOOT_S = float(os.environ.get("VCRECON_TEST_BOOT_S", "600"))
@@ -47,6 +50,7 @@ class Bench:
     initrd: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     machine: Machine | None = None
+    chassis: tuple[str, ...] = CHASSIS
 
     @property
     def www(self) -> Path:
@@ -141,25 +145,32 @@ class Bench:
             finally:
                 machine.pull_the_plug()
 
-    def power_on(self, disks: Sequence[Path], *, installer: bool, firmware: str = "bios") -> Machine:
+    def power_on(
+        self, disks: Sequence[Path], *, installer: bool, firmware: str = "bios", reboots: bool = False
+    ) -> Machine:
         serial = self.directory / "serial.log"
         serial.unlink(missing_ok=True)
         command = [
             *("nice", "-n", "15", "qemu-system-x86_64", "-name", PREFIX),
             *("-machine", "pc,graphics=off" if firmware == "bios" else "q35,graphics=off"),
-            *("-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", "1024", "-nodefaults"),
-            *("-display", "none", "-vga", "none", "-serial", f"file:{serial}", "-no-reboot"),
+            *(*self.chassis, "-nodefaults"),
+            *("-display", "none", "-vga", "none", "-serial", f"file:{serial}"),
             *("-netdev", f"tap,id=n0,ifname={PREFIX}0,script=no,downscript=no"),
             *("-device", f"virtio-net-pci,netdev=n0,mac={MAC},romfile=", "-device", "virtio-rng-pci"),
         ]
+        if not reboots:
+            command.append("-no-reboot")
         if firmware == "uefi":
             variables = self.directory / "vars.fd"
-            shutil.copyfile("/usr/share/OVMF/OVMF_VARS_4M.fd", variables)
+            if installer:
+                shutil.copyfile("/usr/share/OVMF/OVMF_VARS_4M.fd", variables)
             command += ["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]
             command += ["-drive", f"if=pflash,format=raw,file={variables}"]
         for number, disk in enumerate(disks):
+            # With UEFI what the installer told the firmware is what counts, as on a real machine.
+            order = f",bootindex={number + 1}" if firmware == "bios" else ""
             command += ["-drive", f"file={disk},format=raw,if=none,id=d{number},cache=unsafe,discard=unmap"]
-            command += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.stem},bootindex={number + 1}"]
+            command += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.stem}{order}"]
         if installer:
             words = f"vcrecon.master=http://{MASTER}:{PORT} vcrecon.token={TOKEN} vcrecon.mac={MAC}"
             command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd)]
@@ -167,9 +178,9 @@ class Bench:
         self.machine = Machine(self.start(*command, log="qemu.log"), serial)
         return self.machine
 
-    def boot(self, disks: Sequence[Path], *, firmware: str = "bios") -> Machine:
+    def boot(self, disks: Sequence[Path], *, firmware: str = "bios", reboots: bool = False) -> Machine:
         """Boot from the disks and wait until its sshd lets us in, with the pinned key."""
-        machine = self.power_on(disks, installer=False, firmware=firmware)
+        machine = self.power_on(disks, installer=False, firmware=firmware, reboots=reboots)
         self.wait_for(lambda: self.ssh("true").returncode == 0, machine, BOOT_S, "sshd")
         return machine
 

@@ -272,6 +272,22 @@ def test_a_xen_image_without_xen_is_refused(sh: Sh, tmp_path: Path) -> None:
     assert error(tmp_path) == ["image-no-kernel", "http://m/x.tar.zst has no /boot/xen-VERSION.gz"]
 
 
+@pytest.mark.parametrize("swap_bytes", [0, 1 << 30])
+def test_boot_and_swap_may_lack_or_come_late_and_hold_nothing_up(sh: Sh, tmp_path: Path, swap_bytes: int) -> None:
+    """systemd gives up on a device after 90 s, and then /boot stays unmounted though its disk is there by then."""
+    (tmp_path / "tools/blkid").write_text("#!/bin/sh\necho 6a8a-3e53\n")
+    (tmp_path / "tools/blkid").chmod(0o755)
+    (tmp_path / "run/boot.device").write_text("/dev/md0\n")
+    script = "root_device=/dev/mapper/vg0-root; write_fstab"
+    lines = sh("context", script, SWAP_BYTES=str(swap_bytes)).stdout.splitlines()
+    assert lines[:2] == [
+        "/dev/mapper/vg0-root / xfs defaults 0 0",
+        "UUID=6a8a-3e53 /boot ext4 defaults,nofail,x-systemd.device-timeout=10min 0 2",
+    ]
+    swap = "/dev/vg0/swap none swap defaults,nofail,x-systemd.device-timeout=10min 0 0"
+    assert lines[2:] == ([swap] if swap_bytes else [])
+
+
 # What is on a disk already. A disk is a file here, which the tools take as well.
 
 

@@ -19,12 +19,15 @@ guard_keys() {
     [ -s "$ROOT/etc/ssh/ssh_host_ed25519_key" ] || fail step-failed "the job holds no SSH host key"
 }
 
-# write_fstab: by names that do not change when a disk is gone. The system boots without /boot, so it may lack.
+# write_fstab: by names that do not change when a disk is gone. The system boots without /boot and swap, so they may
+# lack: with nofail nothing waits for them, and so they may come as late as a slow machine has its devices. (At the
+# first start of an emulated one that was after 34 s, of a hypervisor under load it may be minutes.)
 write_fstab() {
+    late=nofail,x-systemd.device-timeout=10min
     uuid=$(blkid -c /dev/null -s UUID -o value "$(cat "$RUN/boot.device")")
     echo "$root_device / xfs defaults 0 0"
-    echo "UUID=$uuid /boot ext4 defaults,nofail,x-systemd.device-timeout=10s 0 2"
-    [ "$SWAP_BYTES" -eq 0 ] || echo "/dev/$VOLUME_GROUP/swap none swap defaults,nofail 0 0"
+    echo "UUID=$uuid /boot ext4 defaults,$late 0 2"
+    [ "$SWAP_BYTES" -eq 0 ] || echo "/dev/$VOLUME_GROUP/swap none swap defaults,$late 0 0"
 }
 
 # set_password: root's hash, on standard input only. Without one nobody logs in with a password.
