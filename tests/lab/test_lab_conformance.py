@@ -1,6 +1,6 @@
 """The simulation is honest: the same commands and situations on the lab's containers and on simulated ones.
 
-A third of what a hypervisor answers is asked of one container of each kind; VCRECON_CONFORMANCE=all asks for all of
+A sixth of what a hypervisor answers is asked of one container of each kind; VCRECON_CONFORMANCE=all asks for all of
 it, and the KVM container for disks, network and the rest of Debian too (twenty minutes more). VCRECON_TEST_WRITE=1
 keeps the real answers for `tests/conformance`, which holds the simulation to them without a lab.
 """
@@ -40,7 +40,7 @@ def test_real_containers_and_simulated_ones_answer_alike(
                 *("--group", container.volume_group, "--pool", container.pool),
                 # Disks and network are the same Debian on both.
                 *(() if ALL and hypervisor == "kvm" else ("--hypervisor-only",)),
-                *("--every", "1" if ALL else "3"),
+                *("--every", "1" if ALL else "6"),
                 *("--what", f"Debian 12, {hypervisor} container of the lab"),
                 *("--out", str(tmp_path / f"{hypervisor}.md"), "--capture", str(keep / f"{hypervisor}.json")),
             ]
