@@ -70,7 +70,8 @@ def simulated(tmp_path: Path) -> Host:
         return status, (out.data + err.data).decode()
 
     def write(text: str) -> None:
-        machine.files.mkdir("/run/vcrecon")
+        if not machine.files.exists("/run/vcrecon"):
+            machine.files.mkdir("/run/vcrecon")
         machine.files.write(LEASE_FILE, text.encode())
 
     def read() -> str:
@@ -165,8 +166,19 @@ def test_a_lease_of_ours_is_given_up(host: Host) -> None:
     host.look(ME)
     for _ in range(2):
         assert host.run(release(ME)) == (0, "")
-        assert host.read() == ""
+        assert host.read().startswith("- 3 ")
     assert host.look(YOU).ours
+
+
+def test_a_master_of_a_lower_generation_waits_where_a_higher_one_may_be_starting_anew(host: Host) -> None:
+    host.look(ME)
+    host.run(release(ME))
+    below = replace(YOU, generation=2)
+    lease = host.look(below)
+    assert (lease.ours, lease.generation, lease.title) == (False, 3, ME.title)
+    assert host.look(ME).ours
+    host.write(f"- 3 {host.uptime_s() - 90} {ME.title}\n")
+    assert host.look(below).ours
 
 
 @pytest.mark.parametrize("other", [YOU, replace(ME, generation=4), replace(ME, generation=2)])

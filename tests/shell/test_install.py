@@ -13,6 +13,7 @@ import pytest
 from vcrecon.boot.desk import Desk
 from vcrecon.core.actions import Install
 from vcrecon.core.installs import Ended, Ticket
+from vcrecon.core.mastery import Quiet
 from vcrecon.core.memory import Claim, Consent
 from vcrecon.errors import HostError, Permanent, Transient, Unreachable
 from vcrecon.host.netboot import netboot_script
@@ -254,6 +255,26 @@ async def test_one_that_cannot_reboot_fails_and_its_ticket_ends(bench: Bench, re
         await bench.begin(REBOOTED, Host(reply))
     assert bench.ticket is None
     assert bench.desk.tickets == {}
+
+
+@pytest.mark.parametrize(
+    ("quiet", "pressed"), [(None, ["netboot-once", "cycle"]), (Quiet("other-master", "held by m2"), [])]
+)
+async def test_a_stuck_machine_is_cycled_once_but_not_while_another_master_holds_the_site(
+    quiet: Quiet | None, pressed: list[str], bench: Bench
+) -> None:
+    bench.switch = Switch("on")
+    task = bench.begin()
+    assert bench.desk.claim(await bench.opened(), "10.64.0.11") == "ok"
+    bench.metal.be_quiet(quiet)
+    bench.desk.was_opened.clear()
+    bench.end("deadline")
+    if pressed:
+        await bench.opened()  # its second ticket
+        bench.end("deadline")
+    with pytest.raises(HostError):
+        await task
+    assert bench.switch.pressed == pressed
 
 
 async def test_a_machine_that_is_no_container_any_more_ends_its_install(bench: Bench) -> None:

@@ -16,6 +16,8 @@ from vcrecon.host.steps import printable, quote
 
 LEASE_FILE = f"{RUN_DIR}/master"
 _LOCK_S = 5
+_NOBODY = "-"
+"""In the place of a name: the master of this generation gave the container up."""
 _TITLE = re.compile(r"[^A-Za-z0-9@:/._+-]+")
 
 _READ = f"""\
@@ -30,14 +32,15 @@ read -r up idle </proc/uptime; up=${{up%%.*}}"""
 def show_and_renew(master: Master) -> str:
     """The commands. They may run twice: a lease that was renewed is renewed again.
 
-    It is taken when it is free, ours, void, or of a lower generation. Only then, and when a third of its time is
-    over, is the lock taken and the file written; otherwise nothing but the shell's own commands runs.
+    It is taken when it is free, ours, void, of a lower generation, or given up by one of our generation. Only then, and
+    when a third of its time is over, is the lock taken and the file written; otherwise nothing but the shell's own
+    commands runs.
     """
     take = f"""\
 set -eu
 {_READ}
 if [ -z "$name" ] || [ "$name" = {master.name} ] || [ $gen -lt {master.generation} ] \
-|| [ $((up - at)) -ge {master.lease_s} ] || [ $up -lt $at ]; then
+|| [ "$name $gen" = "{_NOBODY} {master.generation}" ] || [ $((up - at)) -ge {master.lease_s} ] || [ $up -lt $at ]; then
   echo "{master.name} {master.generation} $up {title(master)}" >{LEASE_FILE}
 fi"""
     return f"""\
@@ -54,12 +57,15 @@ echo "$name $gen $((up - at)) $title"
 def release(master: Master) -> str:
     """The command by which a master that stops gives a container up; one that is another's is left as it is.
 
-    It may run twice. Its status is 0 when no lease of ours is left.
+    The generation stays in place for the time of a lease: while its master is started anew, one of a lower generation,
+    whose spec may be old, must not slip in. It may run twice. Its status is 0 when no lease of ours is left.
     """
     drop = f"""\
 set -eu
 {_READ}
-if [ "$name $gen" = "{master.name} {master.generation}" ]; then rm -f {LEASE_FILE}; fi"""
+if [ "$name $gen" = "{master.name} {master.generation}" ]; then
+  echo "{_NOBODY} $gen $up $title" >{LEASE_FILE}
+fi"""
     return f"[ ! -e {LEASE_FILE} ] || flock -w {_LOCK_S} {LEASE_FILE}.lock sh -c {quote(drop)}"
 
 

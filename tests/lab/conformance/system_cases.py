@@ -67,18 +67,19 @@ def _leases(place: Place) -> Iterator[Case]:
         since = "$(cut -d. -f1 /proc/uptime)"
         return [f"mkdir -p {RUN_DIR}", f'echo "{name} {generation} {since} title" >{LEASE_FILE}']
 
-    nothing = [f"rm -rf {LEASE_FILE}"]
+    nothing, looks = [f"rm -rf {LEASE_FILE}"], f"( {show_and_renew(me)} ) | cut -d' ' -f1,2,4"
     yield b.case("taken and given up", f"( {show_and_renew(me)} ) >/dev/null; {release(me)}", nothing, **says)
-    yield b.case("taken", f"( {show_and_renew(me)} ) | cut -d' ' -f1,2,4", nothing, **says)
+    yield b.case("taken", looks, nothing, **says)
     yield b.case("nothing to give up", release(me), nothing, **says)
     yield b.case("given up twice", f"{release(me)}\n{release(me)}", of("cf0", 3), **says)
     yield b.case("another master's is not given up", release(me), of("cf1", 3), **says)
     yield b.case("that of a later generation is not given up", release(me), of("cf0", 4), **says)
     yield b.case("junk is not given up", release(me), [f"mkdir -p {RUN_DIR}", f"echo x y >{LEASE_FILE}"], **says)
     yield b.case("a directory in its place", release(me), [*nothing, f"mkdir -p {LEASE_FILE}"], **says)
-    of_a_higher = f"( {show_and_renew(me)} ) | cut -d' ' -f1,2,4"
-    yield b.case("a higher one is left in place", of_a_higher, of("cf1", 4), **says)
-    yield b.case("a lower one is taken", of_a_higher, of("cf1", 2), **says)
+    yield b.case("a higher one is left in place", looks, of("cf1", 4), **says)
+    yield b.case("a lower one is taken", looks, of("cf1", 2), **says)
+    yield b.case("one that was given up is taken", looks, of("-", 3), **says)
+    yield b.case("a higher one that was given up is left in place", looks, of("-", 4), **says)
 
 
 def _looks(place: Place) -> Iterator[Case]:
