@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.bare_metal, pytest.mark.timeout(3600)]
+
 # Times, languages and homes of two people; the second one is careful with modes.
 FIRST = {"TZ": "UTC", "LC_ALL": "C.UTF-8"}
 SECOND = {"TZ": "Pacific/Auckland", "LC_ALL": "C", "HOME": "/nonexistent", "SOURCE_DATE_EPOCH": "1"}
@@ -55,9 +57,6 @@ def tools(program: Callable[[str], str]) -> None:
         program(name)
 
 
-@pytest.mark.root
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_small_image_is_the_same_whoever_builds_it(tmp_path: Path) -> None:
     first, second = both(tmp_path, f"{TINY}build.build(recipe, Path(), print)\n")
     assert first.keys() == {"tiny.tar.zst", "tiny.json"}
@@ -65,10 +64,6 @@ def test_a_small_image_is_the_same_whoever_builds_it(tmp_path: Path) -> None:
     assert first == second
 
 
-@pytest.mark.root
-@pytest.mark.slow
-@pytest.mark.bare_metal
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("what", "files"),
     [

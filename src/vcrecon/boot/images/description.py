@@ -50,8 +50,11 @@ class Description:
         """Write it beside its files, whole or not at all."""
         path = directory / f"{self.name}.json"
         draft = path.with_suffix(".json.new")
-        draft.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
-        draft.replace(path)
+        try:
+            draft.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
         return path
 
 
