@@ -12,7 +12,7 @@ TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2
 PYTEST_FLAGS ?= -n 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-bare-metal test-packages check format bench lock clean
+.PHONY: help venv demo test test-bare-metal test-packages check format bench pictures lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -55,6 +55,9 @@ format: venv ## let ruff format and fix what it can
 
 bench: venv ## measure, print a table, write JSON (see benchmarks/)
 	$(BIN)/python -m benchmarks
+
+pictures: venv ## take the pictures in docs/images anew (needs Debian's chromium; a few minutes)
+	$(BIN)/python -m tests.support.pictures
 
 lock: ## rewrite requirements.lock (UPGRADE=--upgrade takes newer versions)
 	PYTHON=$(PYTHON) UPGRADE=$(UPGRADE) .ci/lock

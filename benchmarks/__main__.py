@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import boot, converge, lab_events, planner, ssh_fleet
+from benchmarks import boot, converge, lab_events, planner, ssh_fleet, watchers
 from benchmarks.report import Report, show
 
-NAMES = ("ssh", "planner", "converge", "boot")
+NAMES = ("ssh", "planner", "converge", "watchers", "boot")
 ON_DEMAND = ("lab-events",)
 """Only when named: it needs a lab that is up and converged."""
 
@@ -43,6 +43,7 @@ def main() -> int:
         "ssh": lambda: ssh_fleet.run(quick=options.quick, ansible=options.ansible),
         "planner": lambda: planner.run(quick=options.quick),
         "converge": lambda: converge.run(quick=options.quick),
+        "watchers": lambda: watchers.run(quick=options.quick),
         "boot": lambda: boot.run(quick=options.quick),
         "lab-events": lambda: lab_events.run(quick=options.quick),
     }

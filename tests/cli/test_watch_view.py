@@ -45,7 +45,7 @@ def test_a_large_site_fits_any_screen(width: int, height: int) -> None:
     if width >= 80:
         text = "\n".join(lines)
         assert "! k1 4/5 1 stopped" in text
-        assert "✕ no answer" in text
+        assert "✕ unreachable" in text
         assert "999 containers vlan-ready and well" in text
 
 

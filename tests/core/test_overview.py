@@ -36,7 +36,7 @@ class TestClusters:
     def test_guests_on_a_silent_container_are_not_called_running(self) -> None:
         site = overview(a_status([a_container("c01"), a_container("c02", **SILENT)], converged=False))
         assert tile(site, "a") == (Level.WARN, "1 unseen", 1)
-        assert site.clusters[0].guests[1].note == "c02 does not answer; it was running there"
+        assert site.clusters[0].guests[1].note == "c02 is unreachable; it was running there"
         assert sums(site)["guests running"] == "1 of 2"
 
     def test_the_worst_guest_decides_and_is_named_first(self) -> None:
@@ -55,7 +55,7 @@ class TestClusters:
 class TestContainers:
     def test_a_silent_one_says_since_when_and_why(self) -> None:
         row = overview(a_status([a_container("c02", **SILENT)], [])).containers[0]
-        assert (row.level, row.word) == (Level.BAD, "no answer")
+        assert (row.level, row.word) == (Level.BAD, "unreachable")
         assert row.note == "last seen 1 min ago; timeout: c02 does not answer"
         assert row.since_s == NOW_S - 75
 

@@ -43,12 +43,12 @@ async def test_a_killed_guest_a_cut_container_and_a_bad_spec_show_and_clear(
         await tab.until(f"{tile('b')}.includes('1 unseen')")
         assert await tab.js("document.querySelector('#k-a').className") == "tile bad"
         await tab.until("document.querySelector('#attention')?.innerText.includes('simulated failure')")
-        await tab.until("document.querySelector('#containers table')?.innerText.includes('c03\\t✕ no answer')")
+        await tab.until("document.querySelector('#containers table')?.innerText.includes('c03\\t✕ unreachable')")
         await tab.until("document.querySelector('#banners')?.innerText.includes('generation 1 stays in force')")
         assert "clusters.yaml:" in await tab.text("#banners")
         assert "vcrecon fence c03 --confirmed" in await tab.text("#attention")
         await tab.js("document.querySelector('#k-a summary').click()")
-        assert "c03 does not answer; it was running there" in await tab.text("#k-a")
+        assert "c03 is unreachable; it was running there" in await tab.text("#k-a")
         assert "Needs attention" in await tab.text("#top")
 
         await place.site.heal("c01")

@@ -245,6 +245,7 @@ class _Show:
             typed = "vcrecon" if shutil.which("vcrecon") else f"{sys.executable} -m vcrecon"
             self._console.print(
                 f"Left running. Edit [bold]{self._specs}/deployment.yaml[/bold] and watch it move:\n"
+                f"  page           {status['page_url']}\n"
                 f"  metrics        {status['metrics_url']}\n"
                 f"  spec directory {self._specs}\n"
                 f"  status         {typed} status --watch --state {self._state}\n"

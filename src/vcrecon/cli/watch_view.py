@@ -21,7 +21,6 @@ STALE_S = 3.0
 _MARKS = {Level.OK: "✓", Level.WORK: "…", Level.WARN: "!", Level.BAD: "✕"}
 _STYLES = {Level.OK: "green", Level.WORK: "cyan", Level.WARN: "bold yellow", Level.BAD: "bold red"}
 _LOUD = {Level.WARN: "bold black on yellow", Level.BAD: "bold white on red"}
-_PLAIN = "not bold not reverse default on default"
 _ASCII = str.maketrans({"✓": "+", "✕": "x", "…": "~", "·": "-", "↑": "^", "↓": "v"})
 
 # How many lines a section may have on a screen that is too small for all of it.
@@ -65,12 +64,11 @@ def frame(site: Overview, screen: Screen, *, age_s: float, trouble: str = "") ->
 
 def _fitted(line: Text, screen: Screen) -> Text:
     """Nothing that a host printed may move the cursor; nothing is wider than the screen."""
-    plain = "".join(c if c.isprintable() else " " for c in line.plain)
-    if screen.ascii_only:
-        plain = plain.translate(_ASCII).encode("ascii", "replace").decode()
     fitted = line.copy()
-    fitted.plain = plain
-    fitted.truncate(screen.width, overflow="crop")
+    fitted.plain = "".join(c if c.isprintable() else " " for c in line.plain)
+    fitted.truncate(screen.width, overflow="ellipsis")
+    if screen.ascii_only:
+        fitted.plain = fitted.plain.translate(_ASCII).encode("ascii", "replace").decode()
     return fitted
 
 
@@ -80,13 +78,10 @@ def _head(site: Overview, screen: Screen, age_s: float, trouble: str) -> list[Te
         text = f" ✕ No answer for {duration(age_s)}: what is below is old. Asking again …"
         lines.append(_loud(Level.BAD, text, screen.width))
         lines += [Text(part) for part in _wrapped(trouble, screen.width, "   ")] if trouble else []
-    headline = f" {_MARKS[site.level]} {site.headline} "
-    line = Text(headline, style=_LOUD.get(site.level, f"reverse {_STYLES[site.level]}"))
     session = f", session {site.session}" if site.session else ""
-    line.append(
-        f"  {site.site}{session}, generation {site.generation}", style="not bold not reverse default on default"
-    )
-    seen = Text(f"seen {duration(age_s, 1)} ago ", style=f"{_PLAIN} dim")
+    style = _LOUD.get(site.level, f"reverse {_STYLES[site.level]}")
+    line = Text.assemble((f" {_MARKS[site.level]} {site.headline} ", style), f"  {site.site}{session}")
+    seen = Text(f"seen {duration(age_s, 1)} ago ", style="dim")
     lines.append(line.append(" " * max(2, screen.width - line.cell_len - seen.cell_len)).append_text(seen))
     sums = " · ".join(f"{number} {what}" for what, number in site.sums)
     lines += [Text(part, style="bold") for part in _wrapped(sums, screen.width, " ")]
@@ -113,7 +108,8 @@ def _foot(site: Overview, screen: Screen, top: int, scroll_max: int) -> Text:
     keys = " q ends · a folds what is well" if screen.every else " q ends · a shows all"
     if scroll_max:
         keys += f" · ↑↓ scroll, {scroll_max - top} more below" if top < scroll_max else " · ↑↓ scroll"
-    return Text(f"{keys} · vcrecon {site.version}, up {duration(site.now_s - site.started_at_s, 1)}", style="dim")
+    up = duration(site.now_s - site.started_at_s, 1)
+    return Text(f"{keys} · generation {site.generation} · vcrecon {site.version}, up {up}", style="dim")
 
 
 def _body(site: Overview, screen: Screen, *, fold: int) -> list[Text]:
@@ -130,7 +126,7 @@ def _body(site: Overview, screen: Screen, *, fold: int) -> list[Text]:
     ]
     lines: list[Text] = []
     for part in parts:
-        if part and lines and not folded:
+        if part and not folded:
             lines.append(Text())
         lines += part
     return lines
@@ -161,16 +157,18 @@ def _clusters(clusters: Sequence[Cluster], width: int, *, folded: bool) -> list[
 
 
 def _tiles(clusters: Sequence[Cluster], width: int) -> list[Text]:
-    """In columns of the same width, as many as fit."""
+    """On a grid as wide as most tiles need; a wider tile takes several places."""
     texts = [_tile(cluster) for cluster in clusters]
-    widest = max((text.cell_len for text in texts), default=0)
-    across = max(1, (width - 1) // (widest + 2))
-    lines = []
-    for begin in range(0, len(texts), across):
-        line = Text(" ")
-        for text in texts[begin : begin + across]:
-            line.append_text(text).append(" " * (widest - text.cell_len + 2))
-        lines.append(line)
+    if not texts:
+        return []
+    place = sorted(text.cell_len for text in texts)[(len(texts) - 1) * 9 // 10] + 1
+    lines, column = [Text(" ")], 1
+    for text in texts:
+        if column > 1 and column + text.cell_len > width:
+            lines.append(Text(" "))
+            column = 1
+        lines[-1].append(" " * (column - lines[-1].cell_len)).append_text(text)
+        column += -(-(text.cell_len + 1) // place) * place
     return lines
 
 

@@ -215,7 +215,7 @@ def _sums(status: Status, clusters: Sequence[Cluster], silent: set[str]) -> Iter
     yield "containers ready", f"{ready} of {len(containers)}"
     blocked = sum(bool(entry["blocked"]) for entry in (*guests, *containers))
     installs = sum(bool(c.get("install")) for c in containers)
-    for what, number in (("do not answer", len(silent)), ("to install", installs), ("blocked", blocked)):
+    for what, number in (("unreachable", len(silent)), ("to install", installs), ("blocked", blocked)):
         if number:
             yield what, str(number)
 
@@ -303,7 +303,7 @@ def _guest_words(entry: Entry, silent: set[str]) -> tuple[Level, str, str]:
     if entry["blocked"]:
         return Level.BAD, "blocked", "; ".join(f"{b['reason']}: {b['message']}" for b in entry["blocked"])
     if all(place in silent for place in lives_on):
-        return Level.WARN, "unseen", f"{listed([str(p) for p in lives_on])} does not answer; it was {state} there"
+        return Level.WARN, "unseen", f"{listed([str(p) for p in lives_on])} is unreachable; it was {state} there"
     decision = entry.get("decision")
     if state == "running":
         return (Level.WORK, state, message) if decision in ("do", "wait") else (Level.OK, state, "")
@@ -353,7 +353,7 @@ def _container_words(entry: Entry, now_s: float) -> tuple[Level, str, str]:
     if is_silent(entry):
         seen = entry["last_seen_s"]
         ago = f"last seen {duration(now_s - seen, 1)} ago" if seen else "never seen"
-        word = "fenced" if entry["fenced"] else "no answer"
+        word = "fenced" if entry["fenced"] else "unreachable"
         return Level.BAD, word, f"{ago}; {why}" if why else ago
     if blocks:
         return Level.BAD, "blocked", why
