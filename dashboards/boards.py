@@ -31,7 +31,8 @@ SITE = Board(
         number(
             "Are we ready?",
             "ready: everything is as the spec wants it. working: vcrecon is busy. help: something is blocked, down, "
-            "frozen or the spec is invalid; look below. no word: the controller does not answer.",
+            "frozen, the spec is invalid or the record cannot be written; look below. no word: the controller does "
+            "not answer.",
             "max(vcrecon:site_health)",
             words={**HEALTH, 3: ("no word", GREY)},
             width=6,
@@ -489,8 +490,9 @@ CONTROLLER = Board(
         ),
         number(
             "Record",
-            "Whether its record on disk could be written when last tried. If not, nothing is begun.",
-            "max(vcrecon_record_writable)",
+            "Whether its record on disk could be written of late. If not, nothing is begun, and states are as they "
+            "were before.",
+            "max(min_over_time(vcrecon_record_writable[45s]))",
             words={0: ("NOT WRITABLE", VERMILION), 1: ("in order", BLUE)},
         ),
         number(

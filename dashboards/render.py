@@ -103,7 +103,7 @@ def _variable(label: str, metric: str) -> dashboard.QueryVariable:
         .sort(VariableSort.NATURAL_ASC)
         .multi(True)
         .include_all(True)
-        .all_value(".*")
+        .all_value(".+")  # not those that have none
         .current(VariableOption(selected=True, text="All", value="$__all"))
     )
 

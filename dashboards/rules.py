@@ -82,6 +82,7 @@ RECORDED = (
         "(absent(vcrecon_converged) * 0 + 3)"
         " or (count(vcrecon_blocked) * 0 + 2) or (count(vcrecon:container_down) * 0 + 2)"
         " or ((max(vcrecon_frozen) == 1) * 0 + 2) or ((max(vcrecon_spec_valid) == 0) * 0 + 2)"
+        " or ((max(min_over_time(vcrecon_record_writable[45s])) == 0) * 0 + 2)"
         " or (1 - max(vcrecon_converged))",
         "0 ready, 1 working, 2 needs help, 3 no word from the controller.",
     ),
@@ -163,7 +164,7 @@ ALERTS = (
     ),
     Alert(
         "VcreconRecordNotWritable",
-        "max(vcrecon_record_writable) == 0",
+        "max(min_over_time(vcrecon_record_writable[45s])) == 0",
         "1m",
         "critical",
         "The record cannot be written: vcrecon looks on and begins nothing.",

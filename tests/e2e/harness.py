@@ -25,14 +25,13 @@ from vcrecon.boot.desk import Desk
 from vcrecon.controller import Controller
 from vcrecon.controls import SiteControls, SpecState
 from vcrecon.core.installs import Ticket
-from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.host.scripts import Secrets
+from vcrecon.service import site_metrics
 from vcrecon.settings import Settings
 from vcrecon.shell.connector import Connector, password_hash, pinned_keys
 from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.mastery import this_master
-from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.pins import Pins
 from vcrecon.shell.record import Record
 from vcrecon.sim.lvm import Volume
@@ -142,7 +141,7 @@ class Playground:
         self.state = state
         self.settings = settings
         self.clock = clock
-        self.metrics = _metrics()
+        self.metrics = site_metrics()
         self._record: Record | None = None
         self._controller: Controller | None = None
         self._controls: SiteControls | None = None
@@ -172,7 +171,7 @@ class Playground:
         """Begin a controller on the state directory, as `vcrecon run` would."""
         spec = load(self.files.directory).spec
         rng = random.Random(1)
-        self.metrics = _metrics()
+        self.metrics = site_metrics()
         self._record = Record.open(self.state, clock=self.clock)
         ledger = Ledger(self._record, self.metrics, clock=self.clock, rng=rng, stable_s=self.settings.stable_s)
         pins = Pins(self.state / "known_hosts")
@@ -399,10 +398,6 @@ class Playground:
             assert (await self.site.commands(name))["crashes"] == [], name
             mounts = [mount.target for mount in host.machine.files.mounts]
             assert [target for target in mounts if "vcrecon/mnt" in target] == [], name
-
-
-def _metrics() -> Metrics:
-    return Metrics(container_states=[s.value for s in ContainerState], guest_states=[s.value for s in GuestState])
 
 
 @contextlib.asynccontextmanager

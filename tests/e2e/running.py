@@ -73,7 +73,13 @@ class Service:
             status = await self.status()
             if true(status):
                 return status
-            assert time.monotonic() < end_s, f"{what}: not within {deadline_s:g} s; {brief(status)}"
+            if time.monotonic() > end_s:
+                busy = [
+                    f"{p['subject']}: {p['message']}" for p in await self.control.plans() if p["decision"] != "rest"
+                ]
+                raise AssertionError(
+                    f"{what}: not within {deadline_s:g} s; {brief(status)}; {busy}; {status['queues']}"
+                )
             await asyncio.sleep(0.02)
 
     async def converged(self, deadline_s: float = 60.0) -> Status:
