@@ -161,7 +161,7 @@ def _tiles(clusters: Sequence[Cluster], width: int) -> list[Text]:
     texts = [_tile(cluster) for cluster in clusters]
     if not texts:
         return []
-    place = sorted(text.cell_len for text in texts)[(len(texts) - 1) * 9 // 10] + 1
+    place = sorted(text.cell_len for text in texts)[len(texts) * 9 // 10] + 1
     lines, column = [Text(" ")], 1
     for text in texts:
         if column > 1 and column + text.cell_len > width:
