@@ -133,6 +133,7 @@ class _Service:
     async def run(self, listen: tuple[str, int] | None, *, once: bool) -> int:
         async with contextlib.AsyncExitStack() as stack:
             url = None
+            self._metrics.set_spec(valid=self._spec_state.valid, generation=1)  # before the first scrape can come
             if listen:
                 app = metrics_app(self._metrics.render, self._healthy, self._ready)
                 server = TcpServer(app, *listen)
@@ -143,7 +144,6 @@ class _Service:
                 self._controller, self._spec_state, metrics_url=url, boot_problem=lambda: self._boot.problem
             )
             await stack.enter_async_context(ControlServer(controls, self._state / "control.sock"))
-            self._metrics.set_spec(valid=self._spec_state.valid, generation=1)
             self._record.event(
                 "site", "started", f"generation 1 of {self._specs} is in force", digest=self._controller.spec.digest
             )
