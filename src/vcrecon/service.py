@@ -134,6 +134,7 @@ class _Service:
     async def run(self, listen: tuple[str, int] | None, *, once: bool) -> int:
         async with contextlib.AsyncExitStack() as stack:
             controls = SiteControls(self._controller, self._spec_state, boot_problem=lambda: self._boot.problem)
+            self._metrics.set_spec(valid=self._spec_state.valid, generation=1)  # before the first scrape can come
             if listen:
                 pages = page_routes(Viewer(controls.status))
                 server = TcpServer(metrics_app(self._metrics.render, self._healthy, self._ready, pages), *listen)
@@ -141,7 +142,6 @@ class _Service:
                 stack.push_async_callback(server.close)
                 controls.listen_url = server.url
             await stack.enter_async_context(ControlServer(controls, self._state / "control.sock"))
-            self._metrics.set_spec(valid=self._spec_state.valid, generation=1)
             self._record.event(
                 "site", "started", f"generation 1 of {self._specs} is in force", digest=self._controller.spec.digest
             )

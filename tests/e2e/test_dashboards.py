@@ -328,6 +328,7 @@ async def test_installs_and_their_queue_are_shown(tmp_path: Path, program: Calla
 
         def render() -> bytes:
             play.metrics.set_installs(play.controls.installs())  # as the service's housekeeping does
+            play.metrics.set_spec(valid=True, generation=1)
             return play.metrics.render()
 
         server = TcpServer(metrics_app(render, lambda: (True, ""), lambda: (True, "")), "127.0.0.1", 0)

@@ -139,6 +139,13 @@ def test_bad_spec_shows_beside_the_generation_in_force() -> None:
     assert samples(metrics, "vcrecon_spec_generation") == {labels(): 7.0}
 
 
+def test_the_record_counts_as_writable_until_a_write_failed() -> None:
+    metrics = Metrics()
+    assert samples(metrics, "vcrecon_record_writable") == {labels(): 1.0}
+    metrics.set_record_writable(False)
+    assert samples(metrics, "vcrecon_record_writable") == {labels(): 0.0}
+
+
 def test_two_controllers_in_one_process_count_apart() -> None:
     first, second = Metrics(), Metrics()
     first.jump()

@@ -77,6 +77,7 @@ class Metrics:
         self._record_writable = gauge(
             "record_writable", "Whether the record could be written when last tried (1); at 0 nothing is begun."
         )
+        self._record_writable.set(1)  # it was opened, and nothing was tried since
 
     def _make_counters(self) -> None:
         def counter(name: str, help_text: str, *labels: str) -> Counter:
