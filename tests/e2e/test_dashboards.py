@@ -355,6 +355,7 @@ async def test_installs_and_their_queue_are_shown(tmp_path: Path, program: Calla
                 await play.converged()
                 await prometheus.clears("VcreconInstallQueueStuck")
                 await prometheus.until("vcrecon_install_step_seconds_count", bool, "the steps are counted")
+                await prometheus.value("absent(vcrecon_install_progress_ratio)", 1, "no install is under way")
                 shown = await prometheus.shown()
                 print(f"--- installed\n{shown.table()}")
                 assert "download" in shown.labels("containers", "Time of an install, by step", "step")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,12 +60,12 @@ async def test_what_breaks_and_mends_is_shown_as_it_happens(state: Path, control
                 frozen="too many are silent",
             ),
         )
-        await typist.until(shows("Needs attention", 0))
-        lines = typist.screen.display
-        assert "Frozen" in lines[2], "at the top"
-        text = "\n".join(lines)
-        for words in ("! a 0/1 1 unseen", "! b 0/1 1 stopped", "c02  timeout", "start-guest b-n1: it should run"):
-            assert words in text
+        words = ("! a 0/1 1 unseen", "! b 0/1 1 stopped", "c02  timeout", "start-guest b-n1: it should run")
+        await typist.until(
+            lambda lines: "Needs attention" in lines[0]
+            and "Frozen" in lines[2]
+            and all(each in "\n".join(lines) for each in words)
+        )
         controls.site = well
         await typist.until(lambda lines: "Everything" in lines[0] and "stopped" not in "\n".join(lines))
 
@@ -148,7 +148,7 @@ async def test_a_service_that_goes_is_missed_and_found_again(tmp_path: Path, con
         typing = watching(tmp_path)
         typist = await typing.__aenter__()
     try:
-        await typist.until(lambda lines: "No answer for" in lines[0] and "no running service answers" in "".join(lines))
+        await typist.until(lambda lines: "No answer for" in lines[0] and "no running service answers" in _flat(lines))
         assert "Everything is as wanted" in "".join(typist.screen.display), "what was seen last is still there"
         with served(controls, socket):
             await typist.until(shows("Everything is as wanted", 0))
@@ -158,11 +158,16 @@ async def test_a_service_that_goes_is_missed_and_found_again(tmp_path: Path, con
         await typing.__aexit__(None, None, None)
 
 
+def _flat(lines: Sequence[str]) -> str:
+    return " ".join(" ".join(lines).split())
+
+
 async def test_a_service_that_hangs_is_said_not_to_answer(state: Path, controls: FakeControls) -> None:
     async with watching(state) as typist:
         controls.answers.clear()
         try:
-            await typist.until(lambda lines: "No answer for" in lines[0] and "did not answer" in lines[1])
+            # The path of the socket decides where the reason is broken into lines.
+            await typist.until(lambda lines: "No answer for" in lines[0] and "did not answer" in _flat(lines[1:4]))
         finally:
             controls.answers.set()
         await typist.until(shows("Everything is as wanted", 0))
