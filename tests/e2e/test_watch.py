@@ -62,9 +62,11 @@ async def test_what_breaks_and_mends_is_shown_as_it_happens(state: Path, control
         )
         words = ("! a 0/1 1 unseen", "! b 0/1 1 stopped", "c02  timeout", "start-guest b-n1: it should run")
         await typist.until(
-            lambda lines: "Needs attention" in lines[0]
-            and "Frozen" in lines[2]
-            and all(each in "\n".join(lines) for each in words)
+            lambda lines: (
+                "Needs attention" in lines[0]
+                and "Frozen" in lines[2]
+                and all(each in "\n".join(lines) for each in words)
+            )
         )
         controls.site = well
         await typist.until(lambda lines: "Everything" in lines[0] and "stopped" not in "\n".join(lines))
