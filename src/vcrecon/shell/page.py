@@ -63,17 +63,17 @@ class Viewer:
     async def view(self) -> View:
         """The site as it is now, or as it was a second ago."""
         async with self._one_at_a_time:
-            view = self._view
-            if view is None or self.age_s >= self._good_for_s:
+            if self._view is None or self.age_s >= self._good_for_s:
                 # CPU time: a busy machine must not make the page old.
                 began_s = time.thread_time()
                 status, made_at_s = self._status(), self._clock()
                 cost_s = time.thread_time() - began_s
                 # Not in the loop that minds the site.
-                view, render_s = await asyncio.to_thread(_timed_render, status, view)
+                view, render_s = await asyncio.to_thread(_timed_render, status, self._view)
                 self._view, self._made_at_s = view, made_at_s
                 self._good_for_s = min(max(FRESH_S, (cost_s + render_s) / COST_SHARE), FRESH_S_MAX)
-            return view
+                return view
+            return self._view
 
     @property
     def age_s(self) -> float:
