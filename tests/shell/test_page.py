@@ -14,7 +14,7 @@ import pytest
 from tests.cli.fake_site import a_container, a_guest, a_status, an_orphan, blocked
 
 from vcrecon.shell.metrics_port import TcpServer, metrics_app
-from vcrecon.shell.page import Viewer, page_routes
+from vcrecon.shell.page import FRESH_S_MAX, Viewer, page_routes
 
 EVIL = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>&amp; ünï"
 
@@ -132,6 +132,30 @@ async def test_many_who_ask_at_once_cost_one_rendering() -> None:
         site.later()
         await text_of(web, "/view")
         assert site.rendered == 2
+
+
+async def test_a_busy_machine_makes_the_page_no_older_than_a_few_seconds() -> None:
+    """A rendering that took minutes because others had the processor says nothing about what the next one costs."""
+    site = Site()
+
+    def ask() -> dict[str, Any]:
+        site.now_s += 100
+        return site.status
+
+    viewer = Viewer(ask, lambda: site.now_s)
+    await viewer.view()
+    site.status = a_status(converged=False)
+    site.now_s += FRESH_S_MAX + 0.1
+    assert "Working on it" in (await viewer.view()).html.decode()
+
+
+async def test_an_answer_says_how_old_it_is() -> None:
+    site = Site()
+    async with page_of(site) as web:
+        await text_of(web, "/view")
+        site.now_s += 0.75
+        async with web.get("/view") as answer:
+            assert answer.headers["X-Vcrecon-Age"] == "0.750"
 
 
 async def test_a_fragment_is_compressed_for_those_who_can_read_it() -> None:

@@ -150,7 +150,7 @@ async def test_a_service_that_hangs_or_is_gone_is_said_to_be_silent_until_it_ans
     program: Callable[[str], str],
 ) -> None:
     async with shown(a_status(), program) as (tab, page):
-        await tab.until("document.querySelector('#fresh').innerText.startsWith('Live: vcrecon answered')")
+        await tab.until("document.querySelector('#fresh').innerText.startsWith('Live: as of')")
         await page.stop()
         silent = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", page.port)
         async with silent:

@@ -73,13 +73,14 @@ async def _break(place: Place, service: Service) -> None:
 
 async def _take(tab: Tab, service: Service, target: Path, name: str) -> None:
     status = await service.status()
+    level = overview(status).level.name.lower()
     for scheme, suffix in (("light", ""), ("dark", "-dark")):
         await tab.scheme(scheme)
         await tab.screen(1200, 760)
-        await _picture(tab, status["page_url"], target / f"page-{name}{suffix}.png")
+        await _picture(tab, status["page_url"], level, target / f"page-{name}{suffix}.png")
     await tab.screen(390, 844, scale=1.25, phone=True)
     await tab.scheme("light")
-    await _picture(tab, status["page_url"], target / f"page-{name}-phone.png")
+    await _picture(tab, status["page_url"], level, target / f"page-{name}-phone.png")
     drawing = Path(tempfile.mkdtemp(prefix="vc-", dir=service.control.path.parent)) / "terminal.html"
     drawing.write_text(_terminal(status))
     await tab.open(drawing.as_uri())
@@ -88,9 +89,10 @@ async def _take(tab: Tab, service: Service, target: Path, name: str) -> None:
     _save(target / f"terminal-{name}.png", await tab.picture())
 
 
-async def _picture(tab: Tab, url: str, path: Path) -> None:
+async def _picture(tab: Tab, url: str, level: str, path: Path) -> None:
     await tab.open(url)
     await tab.until("document.querySelector('#fresh').innerText.startsWith('Live')")
+    await tab.until(f"document.querySelector('.headline').classList.contains('{level}')", 120)
     _save(path, await tab.picture())
 
 

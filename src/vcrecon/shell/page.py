@@ -26,7 +26,9 @@ from vcrecon.core.phrases import count, duration, listed
 FRESH_S = 1.0
 """One rendering serves all who ask within this time."""
 COST_SHARE = 0.05
-"""Rendering takes at most this share of the time, so a huge site is shown a little later, and never served later."""
+"""Rendering takes at most this share of a core, so a huge site is shown a little later, and never served later."""
+FRESH_S_MAX = 5.0
+"""No rendering is older than this for those who ask, whatever it cost."""
 ATTENTION_MAX = 40
 DOING_MAX = 20
 PROBLEMS_MAX = 10
@@ -55,20 +57,28 @@ class Viewer:
         self._status = status
         self._clock = clock
         self._view: View | None = None
-        self._good_until_s = 0.0
+        self._made_at_s = self._good_for_s = 0.0
         self._one_at_a_time = asyncio.Lock()
 
     async def view(self) -> View:
         """The site as it is now, or as it was a second ago."""
         async with self._one_at_a_time:
-            if self._view is None or self._clock() >= self._good_until_s:
-                began_s = self._clock()
-                status = self._status()
+            if self._view is None or self.age_s >= self._good_for_s:
+                # CPU time: a busy machine must not make the page old.
+                began_s = time.thread_time()
+                status, made_at_s = self._status(), self._clock()
+                cost_s = time.thread_time() - began_s
                 # Not in the loop that minds the site.
-                self._view = await asyncio.to_thread(_render, status, self._view)
-                took_s = self._clock() - began_s
-                self._good_until_s = self._clock() + max(FRESH_S, took_s / COST_SHARE)
+                view, render_s = await asyncio.to_thread(_timed_render, status, self._view)
+                self._view, self._made_at_s = view, made_at_s
+                self._good_for_s = min(max(FRESH_S, (cost_s + render_s) / COST_SHARE), FRESH_S_MAX)
+                return view
             return self._view
+
+    @property
+    def age_s(self) -> float:
+        """How old the last rendering is, in seconds."""
+        return self._clock() - self._made_at_s
 
 
 def page_routes(viewer: Viewer) -> list[web.RouteDef]:
@@ -86,6 +96,7 @@ def page_routes(viewer: Viewer) -> list[web.RouteDef]:
             "Cache-Control": "no-store",
             "Vary": "Accept-Encoding",
             "X-Vcrecon-Now": f"{view.now_s:.3f}",
+            "X-Vcrecon-Age": f"{viewer.age_s:.3f}",
             "X-Vcrecon-Shell": shell.digest,
             "X-Content-Type-Options": "nosniff",
         }
@@ -133,6 +144,13 @@ class _Shell:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _timed_render(status: dict[str, Any], before: View | None) -> tuple[View, float]:
+    """A rendering, and the CPU seconds it took."""
+    began_s = time.thread_time()
+    view = _render(status, before)
+    return view, time.thread_time() - began_s
 
 
 def _render(status: dict[str, Any], before: View | None) -> View:

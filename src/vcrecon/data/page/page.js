@@ -22,7 +22,7 @@
     body.classList.toggle("stale", isStale);
     const text = isStale ? `No answer from vcrecon for ${age(sinceMs / 1000)}: below is what it said last.` : "";
     if (stale.textContent !== text) stale.textContent = text;
-    fresh.textContent = `Live: vcrecon answered ${age(sinceMs / 1000)} ago`;
+    fresh.textContent = `Live: as of ${age(sinceMs / 1000)} ago`;
     if (isStale) return;  // ages on data that is old would tell of a site that nobody sees
     const nowS = (siteMs + sinceMs) / 1000;
     for (const time of document.querySelectorAll("time[data-s]")) {
@@ -65,7 +65,7 @@
       if (answer.status !== 200 && answer.status !== 304) throw new Error(`status ${answer.status}`);
       const theirs = answer.headers.get("X-Vcrecon-Shell");
       if (theirs && theirs !== shell) return location.reload();  // the service was upgraded
-      heardMs = Date.now();
+      heardMs = Date.now() - 1000 * Number(answer.headers.get("X-Vcrecon-Age"));
       siteMs = 1000 * Number(answer.headers.get("X-Vcrecon-Now"));
       if (html) {
         show(html);
