@@ -131,7 +131,10 @@ class Prometheus:
         await self.until(_alert(alert, labels), lambda found: not found, f"{alert} clears")
 
     async def shown(self) -> Shown:
-        """What every panel shows now."""
+        """What every panel shows now, once all that is true now was scraped and the rules ran on it."""
+        for series in ('up{job="vcrecon"}', "vcrecon:site_health"):
+            since_s = time.time()
+            await self.until(f"max(timestamp({series})) > {since_s:.3f}", bool, f"a newer {series}")
         found = Shown()
         for board in BOARDS:
             for panel in board.panels:
