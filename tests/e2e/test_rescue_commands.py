@@ -86,8 +86,14 @@ async def test_a_rescue_shell_is_a_terminal_and_keeps_the_guest_until_it_is_left
             person.type("pwd; stty size\r")
             await person.sees("/run/vcrecon/rescue/a-n2\r\n33 111\r\n")
             person.resize(80, 25)
-            person.type("stty size\r")
-            await person.sees("25 80\r\n")
+
+            async def is_resized() -> bool:
+                person.type("stty size\r")  # asked again: keys may overtake the news of the new size
+                await person.sees("stty size\r\n")
+                await until("it answers", lambda: "\r\n" in person.shown)
+                return person.shown.startswith("25 80\r\n")
+
+            await until("the shell has the new size", is_resized)
             status, said = await vcrecon("release", "a-n2", *which)
             assert status == 1
             assert "/run/vcrecon/rescue/a-n2 is in use: a shell is still open there, leave it (sh (" in said
