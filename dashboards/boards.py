@@ -30,9 +30,9 @@ SITE = Board(
     (
         number(
             "Are we ready?",
-            "ready: everything is as the spec wants it. working: vcrecon is busy. help: something is blocked, down, "
-            "frozen, the spec is invalid or the record cannot be written; look below. no word: the controller does "
-            "not answer.",
+            "ready: everything is as the spec wants it. working: vcrecon is busy, or something is paused. help: "
+            "something is blocked, down or frozen, the spec is invalid or the record cannot be written; look below. "
+            "no word: the controller does not answer.",
             "max(vcrecon:site_health)",
             words={**HEALTH, 3: ("no word", GREY)},
             width=6,

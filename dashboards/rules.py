@@ -83,8 +83,8 @@ RECORDED = (
         " or (count(vcrecon_blocked) * 0 + 2) or (count(vcrecon:container_down) * 0 + 2)"
         " or ((max(vcrecon_frozen) == 1) * 0 + 2) or ((max(vcrecon_spec_valid) == 0) * 0 + 2)"
         " or ((max(min_over_time(vcrecon_record_writable[45s])) == 0) * 0 + 2)"
-        " or (1 - max(vcrecon_converged))",
-        "0 ready, 1 working, 2 needs help, 3 no word from the controller.",
+        " or (count(vcrecon_paused) * 0 + 1) or (1 - max(vcrecon_converged))",
+        "0 ready, 1 working or something is paused, 2 needs help, 3 no word from the controller.",
     ),
 )
 

@@ -114,6 +114,7 @@ class Story:
         assert shown.value("site", "Guests by state", state="stopped") == 1
         assert shown.value("site", "Guests running") == 6
         assert shown.labels("site", "Paused", "object") == ["cluster/a"]
+        assert shown.value("site", "Are we ready?") == 1, "a site with something paused is not ready"
         await service.control.resume("cluster/a")
         await self.prometheus.value('vcrecon:cluster_health{cluster="a"}', 0)
         await self.prometheus.value('round(increase(vcrecon_guest_restarts_total{guest="a-n1"}[30m]))', 1)
