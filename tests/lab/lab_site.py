@@ -58,7 +58,7 @@ class LabSite:
 
     def on(self, name: str, script: str, *, check: bool = True, deadline_s: float = 300.0) -> str:
         """What a shell script says on a container or a guest."""
-        command = ssh_command(name, [script], self.files, "-o", "ConnectTimeout=30")
+        command = ssh_command(name, [script], self.files, "-o", "ConnectTimeout=30", record=self.state)
         ends_s = time.monotonic() + LOGIN_S
         while True:
             done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)

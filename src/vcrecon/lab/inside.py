@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from vcrecon.errors import Refused
 from vcrecon.lab import lab, machine
@@ -12,18 +13,22 @@ from vcrecon.lab.layout import Files
 from vcrecon.spec.load import load
 
 
-def ssh_command(name: str, command: Sequence[str], files: Files, *options: str) -> list[str]:
+def ssh_command(
+    name: str, command: Sequence[str], files: Files, *options: str, record: Path | None = None
+) -> list[str]:
     """The ssh command line that runs `command` (a shell without it) on a container, spare machine or guest, as root.
 
-    Raises Refused for a name that the lab does not know, SpecError for a spec directory that was broken.
+    `record` is the state directory of the master, where that is not the site's own. Raises Refused for a name that the
+    lab does not know, SpecError for a spec directory that was broken.
     """
     plan = lab.read_plan(files)
+    record = record or plan.record
     known = {entry.name: entry.address for entry in (*plan.machines, *plan.spares)}
     if name in known:
-        return [*machine.ssh(files, *options, record=plan.record), f"root@{known[name]}", *command]
+        return [*machine.ssh(files, *options, record=record), f"root@{known[name]}", *command]
     spec = load(files.specs).spec
     if name in spec.containers:  # a spare machine under the name that it was adopted with
-        return [*machine.ssh(files, *options, record=plan.record), f"root@{spec.containers[name].address}", *command]
+        return [*machine.ssh(files, *options, record=record), f"root@{spec.containers[name].address}", *command]
     guest = spec.guests.get(name)
     if guest is None:
         raise Refused(f"lab: no container or guest {name}; there are {', '.join([*spec.containers, *spec.guests])}")
@@ -34,7 +39,7 @@ def ssh_command(name: str, command: Sequence[str], files: Files, *options: str) 
     # for as long as the site lives, so the first one seen is kept.
     home = spec.placement[name]
     host = known.get(home, spec.containers[home].address)
-    way = shlex.join([*machine.ssh(files, record=plan.record), "-W", "%h:%p", f"root@{host}"])
+    way = shlex.join([*machine.ssh(files, record=record), "-W", "%h:%p", f"root@{host}"])
     pins = ["-o", f"UserKnownHostsFile={files.root / 'guests_known_hosts'}", "-o", "StrictHostKeyChecking=accept-new"]
     key = ["ssh", "-i", str(files.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
     return [*key, *pins, "-o", f"ProxyCommand={way}", *options, f"root@{address}", *command]
