@@ -7,6 +7,7 @@ fifteen seconds for them. The address is a unique local one, and is taken away a
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_interface
 
 import structlog
 
@@ -15,18 +16,21 @@ _log = structlog.get_logger("vcrecon")
 
 async def add_address(interface: str, address: str) -> bool:
     """Add an IPv6 address (with /length); False, and a line in the log, when that is not possible."""
-    return await _ip("replace", interface, address, "nodad")
+    return await _ip("replace", interface, "nodad", "local", address)
 
 
 async def remove_address(interface: str, address: str) -> None:
-    """Take it away; no error when interface or address is gone."""
-    await _ip("del", interface, address)
+    """Take its whole prefix away from the interface; no error when that is gone.
+
+    The kernel may have given the interface another address in it, by the advertisements that we sent ourselves.
+    """
+    await _ip("flush", interface, "to", str(ip_interface(address).network))
 
 
-async def _ip(verb: str, interface: str, address: str, *more: str) -> bool:
+async def _ip(verb: str, interface: str, *more: str) -> bool:
     try:
         process = await asyncio.create_subprocess_exec(
-            *("ip", "-6", "address", verb, address, "dev", interface, *more),
+            *("ip", "-6", "address", verb, "dev", interface, *more),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -35,7 +39,7 @@ async def _ip(verb: str, interface: str, address: str, *more: str) -> bool:
     except OSError as error:
         _log.warning("router advertisements: cannot run ip", error=error.strerror)
         return False
-    if process.returncode and verb != "del":
+    if process.returncode and verb != "flush":
         words = said.decode("utf-8", "replace").strip()
         _log.warning("no router advertisements: machines take 15 s longer to boot", interface=interface, error=words)
     return process.returncode == 0
