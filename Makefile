@@ -25,14 +25,14 @@ $(VENV)/.stamp: requirements.lock pyproject.toml .ci/venv
 demo: venv ## run the tutorial site, simulated, from spec to self-healing (about two minutes)
 	$(BIN)/vcrecon demo
 
-# A lab's emulated hosts leave processor time: other tests run beside each of the two labs.
+# The lab's emulated hosts leave processor time: the bench's installs run beside it.
 test: venv test-packages check ## everything that must pass before a change lands
-	.ci/beside '$(BIN)/pytest -m "bare_metal and lab" --durations=0' \
-		$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab and not bare_metal"
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab and not bare_metal"
 	.ci/beside '$(BIN)/pytest -m "bare_metal and not lab" --durations=0' \
 		$(BIN)/pytest -m "lab and not bare_metal" --durations=40
 
-test-bare-metal: venv test-packages ## all installs, also those that `make test` has no time for (root, two hours)
+# One lab at a time: that of `test` leaves no time in continuous integration for this one's forty minutes.
+test-bare-metal: venv test-packages ## all installs: those over PXE in a lab too, captures, images built twice (root)
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and not lab"
 	$(BIN)/pytest -m "bare_metal and lab"
 
