@@ -30,7 +30,6 @@ from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World, allowed
 from vcrecon.errors import HostError, Transient
-from vcrecon.host import lease
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.hypervisor import HYPERVISORS
 from vcrecon.settings import Settings
@@ -38,6 +37,7 @@ from vcrecon.shell.act import carry_out
 from vcrecon.shell.connector import pinned_keys
 from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
+from vcrecon.shell.mastery import give_up
 from vcrecon.shell.observe import observe
 from vcrecon.shell.transport import Host
 from vcrecon.spec.model import Container, Spec
@@ -45,8 +45,6 @@ from vcrecon.spec.model import Container, Spec
 _log = structlog.get_logger("vcrecon")
 
 RECORD_PAUSE_S = 2.0
-RELEASE_S = 5.0
-"""How long a controller that stops takes for its leases, at most."""
 FLEETING = "left at the end"
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
 
@@ -511,16 +509,7 @@ class Controller:
         if self._master is None:
             return
         ours = [s for name, s in self.stations.items() if name not in kept and holds(self.world, name)]
-        script = lease.release(self._master)
-        asked = [asyncio.create_task(s.host.ask(script, deadline_s=RELEASE_S)) for s in ours]
-        if asked:
-            _, late = await asyncio.wait(asked, timeout=RELEASE_S)
-            for task in late:
-                task.cancel()
-        ended = await asyncio.gather(*asked, return_exceptions=True)
-        failed = [
-            s.name for s, reply in zip(ours, ended, strict=True) if isinstance(reply, BaseException) or reply.status
-        ]
+        failed = await give_up(self._master, {s.name: s.host for s in ours})
         if failed:
             _log.warning("leases that run out by themselves", containers=failed, after_s=self._master.lease_s)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +20,13 @@ def no_traceback(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFi
     logged = [record.getMessage() for record in caplog.get_records("call") if record.exc_info]
     assert "Traceback" not in printed.out + printed.err, printed.out + printed.err
     assert not logged, logged
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The state directory on a file system of 8 MiB of its own. Needs root."""
+    disk = tmp_path / "state"
+    disk.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,6 @@ EMPTY_WHEN_WELL = {
     ("vcrecon-clusters", "Restarts"),
     ("vcrecon-clusters", "Moves"),
 }
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """The state directory on a file system of 8 MiB of its own."""
-    disk = tmp_path / "state"
-    disk.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def with_a_guide(specs: Path) -> None:

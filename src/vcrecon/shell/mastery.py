@@ -1,22 +1,29 @@
 """Who this controller is among masters: a name from this machine and its state directory, and its generation.
 
-Called by `service` for the leases on containers (`core.mastery`), and by `vcrecon master`. The name is derived, so
+Called by `service` for the leases on containers (`core.mastery`), by `controller` to give them up when it stops, and by
+`vcrecon master`. The name is derived, so
 that a master whose state was lost is known again at once; the generation is a file, and goes up with each promotion.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from vcrecon.core.mastery import Master
 from vcrecon.errors import Refused
+from vcrecon.host import lease
+from vcrecon.shell.transport import Host
 
 GENERATION_FILE = "generation"
 FIRST_GENERATION = 1
+RELEASE_S = 5.0
+"""How long a controller that stops takes for its leases, at most."""
 _MACHINE_ID = Path("/etc/machine-id")
 _DIGITS_MAX = 15
 
@@ -59,3 +66,15 @@ def write_generation(state: Path, generation: int) -> None:
         Path(temporary).replace(path)
     except OSError as error:
         raise Refused(f"{path}: cannot be written: {error.strerror}; make room, or run as its owner") from None
+
+
+async def give_up(master: Master, hosts: Mapping[str, Host]) -> list[str]:
+    """Give up the leases on these containers (host by name), within `RELEASE_S`; returns where that failed."""
+    script = lease.release(master)
+    asked = [asyncio.create_task(host.ask(script, deadline_s=RELEASE_S)) for host in hosts.values()]
+    if asked:
+        _, late = await asyncio.wait(asked, timeout=RELEASE_S)
+        for task in late:
+            task.cancel()
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    return [name for name, reply in zip(hosts, ended, strict=True) if isinstance(reply, BaseException) or reply.status]
