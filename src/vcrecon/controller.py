@@ -103,7 +103,7 @@ class Controller:
         self.record_trouble: str | None = None
         self._secrets = secrets
         self._connect = connect
-        self._clock = clock
+        self.clock = clock
         self._monotonic = monotonic
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._on_change = on_change
@@ -200,7 +200,7 @@ class Controller:
             task.cancel()
         self._spawn(station.host.close())
         # What was there may still be there: unreachable, not gone (S1).
-        self.world.observe(Unseen(name, self._clock(), "left-spec", "it is no longer in containers.yaml"))
+        self.world.observe(Unseen(name, self.clock(), "left-spec", "it is no longer in containers.yaml"))
         self.ledger.forget_container(name)
 
     # --- one container -------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Controller:
             parts=parts,
             probes=self._probes(station.name),
             before=before if isinstance(before, Seen) else None,
-            clock=self._clock,
+            clock=self.clock,
             deadline_s=self.settings.look_deadline_s,
             master=self._master,
         )
@@ -296,7 +296,7 @@ class Controller:
             self.wanted,
             self.world,
             self.memory,
-            self._clock(),
+            self.clock(),
             busy=self.admission.busy | self._settling.keys(),
             boot=self.bare_metal.facts() if self.bare_metal is not None else BootFacts(),
         )
@@ -317,7 +317,7 @@ class Controller:
         """Durable before the first look is: a controller that is killed in a survey must begin it anew (S7)."""
         if self._survey and SURVEY not in self.memory.intents:
             with self.ledger.record.batch() as batch:
-                batch.put_intent(Intent(SURVEY, "survey", self._clock()))
+                batch.put_intent(Intent(SURVEY, "survey", self.clock()))
 
     def _end_survey(self) -> None:
         """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
@@ -336,7 +336,7 @@ class Controller:
         """Whether boots are served: two DHCP servers would fight, and so would two installers."""
         if self._master is None or self.bare_metal is None:
             return
-        self._quiet = quiet(self.spec.containers, self.world, self._master, self._clock(), self._quiet)
+        self._quiet = quiet(self.spec.containers, self.world, self._master, self.clock(), self._quiet)
         self.bare_metal.be_quiet(self._quiet)
         serves = self.spec.site.provisioning.mode != "off"
         block = Block("site", self._quiet.reason, self._quiet.message) if self._quiet and serves else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,7 +53,7 @@ class SiteControls:
         self._spec_state = spec_state
         self.listen_url: str | None = None
         """Where page and metrics are read, once `service` has begun to listen; None when they are not."""
-        self._started_at_s = time.time()
+        self._started_at_s = controller.clock()
 
     # --- showing -------------------------------------------------------------------------------------------
 
@@ -67,7 +66,7 @@ class SiteControls:
             "pid": os.getpid(),
             "version": vcrecon.__version__,
             "started_at_s": self._started_at_s,
-            "now_s": time.time(),
+            "now_s": self._controller.clock(),
             "spec": {
                 "directory": self._spec_state.directory,
                 "generation": self._spec_state.generation,
@@ -232,7 +231,7 @@ class SiteControls:
         name = self._subject(subject)
         record = self._controller.ledger.record
         with record.batch() as batch:
-            batch.put_pause(name, time.time())
+            batch.put_pause(name, self._controller.clock())
             batch.event(name, "paused", "a person asked vcrecon to keep its hands off")
         self._controller.refresh()
         end = f"vcrecon resume {_short(name)}".rstrip()
@@ -258,7 +257,7 @@ class SiteControls:
         sentences = []
         with c.ledger.record.batch() as batch:
             for guest, epoch in granted:
-                batch.put_consent(Consent(kind, guest, epoch, time.time()))
+                batch.put_consent(Consent(kind, guest, epoch, self._controller.clock()))
                 batch.remove_attempts(f"guest/{guest}")
                 batch.event(f"guest/{guest}", f"{kind}-consent", f"a person gave up disk {epoch} for {kind}")
                 verb = (
@@ -300,7 +299,7 @@ class SiteControls:
         claims = [claim for claim in c.memory.claims.values() if claim.container == name]
         guests = sorted(claim.guest for claim in claims)
         touched = sorted(claim.guest for claim in claims if claim.touched)
-        at_s = max(time.time(), c.memory.seen.get(name, 0.0))  # also when the clock was set back since
+        at_s = max(c.clock(), c.memory.seen.get(name, 0.0))  # also when the clock was set back since
         with c.ledger.record.batch() as batch:
             batch.put_fence(Fence(name, at_s, by))
             batch.event(f"container/{name}", "fenced", f"{by} vouches that {name} is off", guests=guests)
@@ -403,7 +402,9 @@ class SiteControls:
             )
         self._refuse_paused(guest, home.container)
         again = "again " if home.volume.held else ""
-        self._ask(Rescue(guest, "hold", time.time(), by), "rescue-asked", f"{by} asked {again}for its disk")
+        self._ask(
+            Rescue(guest, "hold", self._controller.clock(), by), "rescue-asked", f"{by} asked {again}for its disk"
+        )
         if home.volume.held:
             return f"{guest} is held already"
         return f"{guest} is halted" if home.active else f"{guest} is down already"
@@ -417,7 +418,7 @@ class SiteControls:
         if home is None or home.volume is None:
             raise Refused(f"{guest} is not held for rescue")
         self._refuse_paused(guest, home.container)
-        self._ask(Rescue(guest, "release", time.time(), by), "release-asked", f"{by} gives its disk back")
+        self._ask(Rescue(guest, "release", self._controller.clock(), by), "release-asked", f"{by} gives its disk back")
         if not self._controller.world.reachable(home.container):
             return f"{home.container} does not answer now: {guest} is released once it does"
         return f"{guest} is released"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,7 +36,7 @@ class InstallControls:
         if ticket is None:
             return None
         progress = metal.desk.progress.get(name)
-        left_s = eta_s(progress, time.time(), metal.durations_s) if progress else None
+        left_s = eta_s(progress, c.clock(), metal.durations_s) if progress else None
         waits = {"open": "waits for the machine", "claimed": "installing", "installed": "starts its system"}
         return {
             "step": progress.step if progress else waits[ticket.state],
@@ -64,7 +63,7 @@ class InstallControls:
             elif progress is None:
                 found[name] = Install("wait", 0.0, None)
             else:
-                left_s = eta_s(progress, time.time(), metal.durations_s)
+                left_s = eta_s(progress, c.clock(), metal.durations_s)
                 found[name] = Install(progress.step, progress.percent / 100, left_s)
         return found
 
@@ -127,7 +126,7 @@ class InstallControls:
         foreign = sorted(named - set(found["guests"]))
         if foreign:
             raise Refused(f"nothing of {', '.join(foreign)} is on {plain}; leave the name out")
-        now_s = time.time()
+        now_s = c.clock()
         with c.ledger.record.batch() as batch:
             for guest, epoch in work.items():
                 batch.put_consent(Consent("reinstall", given_up(plain, guest), epoch, now_s))

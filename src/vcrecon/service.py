@@ -21,18 +21,18 @@ from watchfiles import awatch
 from vcrecon.boot.desk import Desk
 from vcrecon.boot.services import BootServices
 from vcrecon.controller import Controller
-from vcrecon.controls import SiteControls, SpecState
+from vcrecon.controls import SiteControls
 from vcrecon.core.actions import ACTIONS
 from vcrecon.core.installs import Ticket
 from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.core.world import frozen
-from vcrecon.errors import SpecError, Transient
+from vcrecon.errors import Transient
+from vcrecon.generations import Generations, first_spec
 from vcrecon.host.scripts import Secrets
 from vcrecon.power import PowerSwitch, power_switch
 from vcrecon.preview import PlanReport, PlanStep, plan_once
 from vcrecon.settings import Settings
-from vcrecon.shell import last_good
-from vcrecon.shell.connector import Connector, password_hash, pinned_keys
+from vcrecon.shell.connector import Connector, password_hash
 from vcrecon.shell.control import ControlServer
 from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
@@ -44,7 +44,6 @@ from vcrecon.shell.page import Viewer, page_routes
 from vcrecon.shell.pins import Pins
 from vcrecon.shell.pulse import feel_pulse
 from vcrecon.shell.record import Record
-from vcrecon.spec.load import load
 from vcrecon.spec.model import Container, Spec
 
 __all__ = ["PlanReport", "PlanStep", "plan_once", "serve"]
@@ -74,23 +73,11 @@ async def serve(
     when the first spec is bad, Refused when the record or an address is taken.
     """
     with Record.open(state, clock=time.time) as record:
-        spec, problems = _first_spec(specs, state, once=once)
+        spec, problems = first_spec(specs, state, once=once)
         service = _Service(specs, state, spec, record, settings, on_status, problems)
         if confirm:
             record.set_confirmed_digest(spec.digest)
         return await service.run(listen, once=once)
-
-
-def _first_spec(specs: Path, state: Path, *, once: bool) -> tuple[Spec, tuple[str, ...]]:
-    """The spec to begin with: that on disk, or for a service the last good one while that on disk is broken (S4)."""
-    try:
-        return load(specs).spec, ()
-    except SpecError as error:
-        kept = None if once else last_good.read(state)
-        if kept is None:
-            raise
-        _log.error("spec invalid, the last good one is in force", problems=[str(p) for p in error.problems[:20]])
-        return kept, tuple(str(problem) for problem in error.problems)
 
 
 class _Service:
@@ -124,17 +111,15 @@ class _Service:
             master=this_master(state, lease_s=settings.lease_s),
             bare_metal=bare_metal,
         )
-        self._spec_state = SpecState(str(specs), 1, not problems, problems)
+        self._generations = Generations(specs, state, self._controller, problems, self._in_force)
         self._files = _fingerprint(specs)
-        last_good.save(state, spec)
-        self._pins = pinned_keys(spec.site.ssh.known_hosts)
         self._notifier = Notifier.from_environ()
         self._converging_since_s: float | None = time.monotonic()
 
     async def run(self, listen: tuple[str, int] | None, *, once: bool) -> int:
         async with contextlib.AsyncExitStack() as stack:
-            controls = SiteControls(self._controller, self._spec_state, boot_problem=lambda: self._boot.problem)
-            self._metrics.set_spec(valid=self._spec_state.valid, generation=1)  # before the first scrape can come
+            controls = SiteControls(self._controller, self._generations.now, boot_problem=lambda: self._boot.problem)
+            self._metrics.set_spec(valid=self._generations.now.valid, generation=1)  # before the first scrape can come
             if listen:
                 pages = page_routes(Viewer(controls.status))
                 server = TcpServer(metrics_app(self._metrics.render, self._healthy, self._ready, pages), *listen)
@@ -222,51 +207,12 @@ class _Service:
                 await asyncio.sleep(RECHECK_S)
 
     async def _reload(self) -> None:
-        try:
-            old = self._controller.spec
-            spec = await asyncio.to_thread(lambda: load(self._specs).spec.sharing(old))
-        except SpecError as error:
-            problems = tuple(str(problem) for problem in error.problems)
-            if problems != self._spec_state.problems:
-                self._spec_state.valid, self._spec_state.problems = False, problems
-                self._record.event(
-                    "site", "spec-invalid", f"generation {self._spec_state.generation} stays in force: {problems[0]}"
-                )
-                _log.error("spec invalid, the last good generation stays in force", problems=problems[:20])
-            self._metrics.set_spec(valid=False, generation=self._spec_state.generation)
-            self._changed.set()
-            return
-        if not self._spec_state.valid:
-            self._record.event("site", "spec-valid", "the spec files are in order again")
-        self._spec_state.valid, self._spec_state.problems = True, ()
-        if spec.site.name != old.site.name:
-            self._refuse_rename(old.site.name, spec.site.name)
-            return
-        pins = pinned_keys(spec.site.ssh.known_hosts)
-        if spec.digest != old.digest:
-            self._spec_state.generation += 1
-            self._record.event(
-                "site", "generation", f"generation {self._spec_state.generation} is in force", digest=spec.digest
-            )
-            _log.info("generation", generation=self._spec_state.generation)
-            self._converging_since_s = time.monotonic()
-            last_good.save(self._state, spec)
-            self._controller.adopt(spec)
-            await self._boot.adopt(spec)
-        if pins != self._pins:
-            self._pins = pins
-            self._controller.pin(pins)
-        self._metrics.set_spec(valid=True, generation=self._spec_state.generation)
+        await self._generations.reload()
+        self._changed.set()
 
-    def _refuse_rename(self, old: str, new: str) -> None:
-        """Everything on the hosts is marked with the site's name; under another it would all be strangers'."""
-        message = (
-            f"site.yaml: the site is now called {new!r}, but this service runs {old!r}: "
-            "put the name back, or start another service for the other site"
-        )
-        self._spec_state.valid, self._spec_state.problems = False, (message,)
-        self._record.event("site", "spec-invalid", message)
-        self._metrics.set_spec(valid=False, generation=self._spec_state.generation)
+    async def _in_force(self, spec: Spec) -> None:
+        self._converging_since_s = time.monotonic()
+        await self._boot.adopt(spec)
 
     # --- housekeeping --------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ any host, cut hosts included, and S2 (a disk that has booted is not overwritten 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,7 +51,7 @@ class Audit:
 
     def _started(self, machine: Machine, domain: Domain) -> None:
         self.boots[domain.name] += 1
-        self.started_at_s[machine.name, domain.name] = time.time()
+        self.started_at_s[machine.name, domain.name] = machine.timing.wall()
         hosts = self.live(domain.name)
         if len(hosts) > 1:
             self._report("two live copies", domain.name, machine.name, f"runs on {', '.join(hosts)}")
@@ -91,7 +90,7 @@ class Audit:
 
     def _report(self, kind: str, guest: str, host: str, detail: str, *, volume: str = "") -> None:
         entry = {"kind": kind, "guest": guest, "host": host, "volume": volume, "detail": detail.strip()}
-        self.violations.append({**entry, "at_s": time.time()})
+        self.violations.append({**entry, "at_s": self._machines[host].timing.wall()})
 
     def report(self) -> dict[str, Any]:
         """Everything as JSON: `violations` (what must not happen) and `removals` (what was allowed)."""

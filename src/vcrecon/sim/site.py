@@ -37,9 +37,7 @@ _DISK_FACTOR = 1.2
 class Host:
     """One container of the site: the machine, its programs, its SSH server and its faults."""
 
-    def __init__(
-        self, site: Site, container: Container, tools: Mapping[str, Tool], client_key: asyncssh.SSHKey
-    ) -> None:
+    def __init__(self, site: Site, container: Container, tools: Mapping[str, Tool]) -> None:
         self.container = container
         self.machine = Machine(
             container.name,
@@ -56,7 +54,7 @@ class Host:
         )
         self.faults = Faults()
         self.programs = Programs(tools, before=self.faults.before)
-        self.server = HostServer(self.machine, self.programs, client_key)
+        self.server = site.make_server(self.machine, self.programs)
         self._site = site
         release = f"generation={container.generation}\nhypervisor={container.hypervisor}\n"
         self.machine.files.write("/etc/vcrecon/release", release.encode())
@@ -92,10 +90,13 @@ class Site(Breakage):
         self.images = ImageServer()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._http: aiohttp.ClientSession | None = None
-        public = self.client_key.convert_to_public()
-        self.hosts = {name: Host(self, container, tools, public) for name, container in spec.containers.items()}
+        self.hosts = {name: Host(self, container, tools) for name, container in spec.containers.items()}
         machines = {name: host.machine for name, host in self.hosts.items()}
         self.witness = Audit(machines, preparing=spec.site.session == "preparing")
+
+    def make_server(self, machine: Machine, programs: Programs) -> HostServer:
+        """What the controller talks to on a host."""
+        return HostServer(machine, programs, self.client_key.convert_to_public())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -110,6 +111,11 @@ class Site(Breakage):
         """Start the image server and every host's SSH server."""
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64))
         await self.images.start()
+        self._offer_images()
+        for host in self.hosts.values():
+            await host.server.start()
+
+    def _offer_images(self) -> None:
         for name, image in self.spec.images.items():
             suffix = next((s for s in ("tar.gz", "tar.xz", "tar.zst") if image.root.url.endswith(s)), "tar")
             self.images.offer(f"/images/{name}.{suffix}", root_archive(name, suffix))
@@ -117,8 +123,6 @@ class Site(Breakage):
                 self.images.offer(f"/images/{name}.kernel", boot_file(name, "kernel"))
             if image.initrd is not None:
                 self.images.offer(f"/images/{name}.initrd", boot_file(name, "initrd"))
-        for host in self.hosts.values():
-            await host.server.start()
 
     async def close(self) -> None:
         """Stop everything and give up all ports."""

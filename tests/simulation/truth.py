@@ -1,0 +1,465 @@
+"""What must never happen, held against the hosts themselves (S1 to S12). Nothing here asks the controller.
+
+`Truth` hears of every command before it runs, every start of a guest, every message and every end of a step; what it
+finds wrong is a violation, with its rule. What can only be judged once all is quiet is in `rest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.disks import digest_of, epoch_of, image_digests, is_live, value_of
+from tests.simulation.specs import CANARY, IMAGES, artifacts
+from tests.simulation.wire import Ends
+
+from vcrecon.sim.audit import guest_of
+from vcrecon.sim.domains import Domain
+from vcrecon.sim.files import File, Files
+from vcrecon.sim.lvm import Volume
+from vcrecon.sim.machine import Machine, VolumeEvent
+from vcrecon.sim.process import Process as Command
+
+if TYPE_CHECKING:
+    from tests.simulation.classroom import Classroom
+
+SECRETS = (CANARY, "PRIVATE KEY")
+STOPS = re.compile(r"(?:^|/)(?:virsh(?: -\S+)* (?:shutdown|destroy|reset|reboot)|xl (?:shutdown|destroy))\b")
+CHANGES = frozenset({"lvcreate", "lvchange", "lvremove", "lvrename", "lvextend", "virsh", "xl", "ip", "nft", "umount"})
+LOCKED_CHANGES = re.compile(
+    r"^(?:lvcreate|lvchange|lvremove|lvrename|mkfs|virsh(?: -\S+)* (?:start|define|destroy|shutdown|undefine)|"
+    r"xl (?:create|destroy|shutdown))\b"
+)
+START = re.compile(r"\b(?:virsh start|xl create)\b")
+LOCK = re.compile(r"/run/lock/vcrecon\.(\S+) sh -c")
+LIMIT_LAG_S = 150.0
+"""How long the service may act on what it saw before the site changed: a relist, a pass and a step that waited."""
+SAFE_TO_LOSE_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Violation:
+    rule: str
+    what: str
+    at_s: float
+
+    def __str__(self) -> str:
+        return f"{self.at_s:9.3f} {self.rule}: {self.what}"
+
+
+@dataclass
+class Tries:
+    """How often one script failed on one host without a success between, and when last."""
+
+    failures: int = 0
+    failed_at_s: float = 0.0
+
+
+@dataclass
+class Displaced:
+    """Guests that the spec in force would stop, and since when they are more than may be stopped unasked (S3)."""
+
+    since_s: float | None = None
+    told: set[str] = field(default_factory=set)
+
+
+class Truth:
+    """Attaches itself to the classroom's hosts and network. `violations` is empty as long as all is well."""
+
+    def __init__(self, room: Classroom) -> None:
+        self.room = room
+        self.violations: list[Violation] = []
+        self.hash = hashlib.sha256()
+        self.trace: list[str] | None = None
+        self.log: list[str] = []
+        """What the services logged."""
+        self._witnessed = 0
+        self._known_tags: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._known_files: dict[str, set[str]] = defaultdict(set)
+        self._tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
+        self._starts: dict[str, list[float]] = defaultdict(list)
+        self._starting: dict[str, list[Ends]] = defaultdict(list)
+        self._over: Displaced = Displaced()
+        self._frozen_since_s: float | None = None
+        self.full_since_s: dict[str, float] = {}
+        """Since when a host's pool has no room."""
+        self.may_restart: set[str] = set()
+        """Guests that a strike gave a reason to be started again."""
+        self.lost_for_good: set[str] = set()
+        """Guests whose disk a strike took away."""
+        self._crashes: list[tuple[str, float]] = []
+        """Which guest somebody brought down, and when."""
+        self._images = {artifacts(name)["root"]["sha256"]: image_digests(name) for name in IMAGES}
+        room.network.on_message = self._message
+        room.network.on_end = self._ended
+        room.network.on_start = self._command_begins
+        for name, host in room.site.hosts.items():
+            host.machine.on_domain_start(lambda domain, name=name: self._started(name, domain))
+            host.machine.on_volume_event(self._volume)
+            host.programs.before = self._before(name, host.programs.before)
+
+    def brought_down(self, guest: str) -> None:
+        """A strike stops or restarts this guest."""
+        self.may_restart.add(guest)
+        self._crashes.append((guest, self.room.loop.time()))
+
+    def crash_looping(self, guest: str) -> None:
+        """A strike lets this guest crash after each boot: only the service's patience bounds how often it boots."""
+        self.may_restart.add(guest)
+
+    def violate(self, rule: str, what: str) -> None:
+        at_s = self.room.loop.time()
+        if not any(v.rule == rule and v.what == what for v in self.violations):
+            self.violations.append(Violation(rule, what, at_s))
+
+    # --- every message -------------------------------------------------------------------------------------
+
+    def _message(self, host: str, direction: str, kind: str, data: bytes) -> None:
+        line = f"{self.room.loop.time():.6f} {host} {direction} {kind} "
+        self.hash.update(line.encode() + data)
+        if self.trace is not None:
+            self.trace.append(line + data[:160].decode("utf-8", "replace").replace("\n", "\\n"))
+        if direction == "request" and kind == "exec":
+            self._step_begins(host, data.decode("utf-8", "replace"))
+
+    def _step_begins(self, host: str, script: str) -> None:
+        self._no_secret(script, f"a command for {host}")
+        lock = LOCK.search(script)
+        if lock is None or lock[1] not in self.room.known_guests:
+            return
+        guest = lock[1]
+        self._intent_is_durable(host, guest, script)
+
+    def _command_begins(self, host: str, ends: Ends) -> None:
+        """S8: only so many guests are started on a host at once."""
+        if START.search(ends.command) and LOCK.search(ends.command):
+            running = [e for e in self._starting[host] if not (e.server_over or e.client_over)]
+            self._starting[host] = [*running, ends]
+            most = self.room.good.site.limits.starts_per_container
+            if len(running) >= most:
+                self.violate("S8", f"{len(running) + 1} guests are started at once on {host}, {most} may be")
+
+    def _intent_is_durable(self, host: str, guest: str, script: str) -> None:
+        """S7: before the first command of an act the record on disk has its intent."""
+        for service in self.room.services:
+            if service.alive and any(link.client_owner == service.owner for link in service.site.servers[host].links):
+                intents = service.on_disk("intents")
+                if f"guest/{guest}" in intents:
+                    return
+        self.violate("S7", f"a step for {guest} on {host} has no intent in any record on disk: {script[:80]}")
+
+    def _ended(self, host: str, script: str, status: int) -> None:
+        """S8: what fails again and again is tried less and less often, whoever tries it."""
+        lock = LOCK.search(script)
+        if lock is None:
+            return
+        tries, now_s = self._tries[host, script], self.room.loop.time()
+        if status == 0:
+            tries.failures = 0
+            return
+        gap_s = now_s - tries.failed_at_s
+        least_s = 0.3 * min(300.0, 2.0**tries.failures)
+        forgiven = self.room.changed_at_s >= tries.failed_at_s
+        if tries.failures >= SAFE_TO_LOSE_TRIES and gap_s < least_s and not forgiven:
+            self.violate(
+                "S8", f"{script[:90]!r} failed {tries.failures + 1} times on {host}, the last {gap_s:.1f} s apart"
+            )
+        tries.failures = 1 if forgiven else tries.failures + 1
+        tries.failed_at_s = now_s
+
+    # --- every command -------------------------------------------------------------------------------------
+
+    def _before(self, host: str, faults: Any) -> Any:
+        machine = self.room.site.hosts[host].machine
+
+        async def before(command: Command) -> int | None:
+            self._look_at(host, machine, command)
+            status: int | None = await faults(command)
+            return status
+
+        return before
+
+    def _look_at(self, host: str, machine: Machine, command: Command) -> None:
+        line = " ".join(command.argv)
+        self._no_secret(line, f"the arguments of {command.argv[0]} on {host}")
+        if command.argv[0].rpartition("/")[2] not in CHANGES:
+            return
+        self._witness()
+        self.scan(host)
+        if self.room.foreign.changed(host):
+            self.violate("S5", f"something of others on {host} is not as it was, before `{line[:100]}`")
+        if LOCKED_CHANGES.match(line) and not self.room.site.hosts[host].programs.held_locks:
+            self.violate("S7", f"`{line[:100]}` runs on {host} without a lock")
+        if STOPS.search(line):
+            self._stop(host, machine, command)
+        if command.argv[0].endswith("lvcreate"):
+            self._room_for_data(host, line)
+
+    def _stop(self, host: str, machine: Machine, command: Command) -> None:
+        domain = next((d for word in command.argv[2:] if (d := machine.domains.find(word)) is not None), None)
+        if domain is None or not domain.live:
+            return
+        guest, room = domain.name, self.room
+        if guest not in room.known_guests:
+            self.violate("S5", f"{guest} on {host}, which is not ours, is told to stop")
+            return
+        if domain.state != "running" or domain.answers_at == float("inf"):
+            return
+        if len(room.hosts_of(guest)) > 1 or self._overtaken(host, guest):
+            return
+        if room.asked_to_hold & {guest} or ("rebuild", guest) in room.consents:
+            return
+        if room.home.get(guest) != host:
+            self._displaced(guest, host)
+        elif room.good.site.session == "preparing" and room.loop.time() - room.changed_at_s < 3600:
+            return  # an image or a context that changed
+        elif room.loop.time() - room.changed_at_s > LIMIT_LAG_S:
+            self.violate("healthy", f"{guest}, which runs well where it belongs, is told to stop on {host}")
+
+    def _overtaken(self, host: str, guest: str) -> bool:
+        """Whether a newer disk of the guest is anywhere."""
+        epochs = {name: epoch_of(volume) for name, _, volume in self.room.disks(guest) if is_live(volume)}
+        return any(epoch > epochs.get(host, 0) for name, epoch in epochs.items() if name != host)
+
+    def _displaced(self, guest: str, host: str) -> None:
+        """S3 and S6: a guest is stopped since the spec no longer has it here."""
+        room, now_s = self.room, self.room.loop.time()
+        since_s = self._over.since_s
+        if (
+            since_s is not None
+            and now_s - since_s > LIMIT_LAG_S
+            and not room.confirmed
+            and guest not in self._over.told
+        ):
+            self.violate("S3", f"{guest} on {host} is stopped for a spec that stops too many, and nobody confirmed it")
+        if self._frozen_since_s is not None and now_s - self._frozen_since_s > LIMIT_LAG_S:
+            self.violate("S6", f"{guest} on {host} is stopped for a move while too many containers do not answer")
+        self._over.told.add(guest)
+
+    def tick(self) -> None:
+        """Once a virtual second: what only counts when it lasts."""
+        self._witness()
+        room, now_s = self.room, self.room.loop.time()
+        running = {guest: hosts for guest in room.known_guests if (hosts := room.hosts_of(guest))}
+        displaced = {g for g, hosts in running.items() if room.home.get(g) not in hosts} - self._over.told
+        limits = room.good.site.limits
+        most = max(limits.disruption_min, int(limits.disruption_fraction * len(running)))
+        over = len(displaced) > most and not room.confirmed
+        self._over.since_s = (self._over.since_s if self._over.since_s is not None else now_s) if over else None
+        lost = [n for n in room.unreachable() if n in room.good.containers and n not in room.fenced]
+        most = max(limits.disruption_min, int(limits.disruption_fraction * len(room.good.containers)))
+        cut = len(lost) > most
+        self._frozen_since_s = (self._frozen_since_s if self._frozen_since_s is not None else now_s) if cut else None
+
+    def spec_changed(self) -> None:
+        """Another spec is in force: who was told to stop for the one before may be told again."""
+        self._over.told &= {g for g in self._over.told if not self.room.hosts_of(g)}
+
+    def _room_for_data(self, host: str, line: str) -> None:
+        since_s = self.full_since_s.get(host)
+        if (
+            since_s is not None
+            and self.room.loop.time() - since_s > LIMIT_LAG_S
+            and "-n vc" in line.replace("--name", "-n")
+        ):
+            self.violate("S11", f"`{line[:100]}` on {host}, whose pool has been full for long")
+
+    def _no_secret(self, text: str, where: str) -> None:
+        for secret in SECRETS:
+            if secret in text:
+                self.violate("S10", f"{secret[:12]}… is in {where}")
+
+    # --- every start and every lost disk -------------------------------------------------------------------
+
+    def _started(self, host: str, domain: Domain) -> None:
+        self._witness()
+        room, guest = self.room, domain.name
+        if guest not in room.known_guests:
+            return
+        machine = room.site.hosts[host].machine
+        for volume in machine.domains.volumes(domain):
+            self._fit_to_start(host, guest, volume)
+        self._isolated(host, machine, domain)
+        now_s = room.loop.time()
+        starts = self._starts[guest]
+        starts.append(now_s)
+        lately = [at_s for at_s in starts if now_s - at_s < 60]
+        brought_down = [at_s for name, at_s in self._crashes if name == guest and now_s - at_s < 90]
+        if len(lately) > 6 + min(1, len(brought_down)):
+            self.violate("S8", f"{guest} was started {len(lately)} times within a minute")
+
+    def _fit_to_start(self, host: str, guest: str, volume: Volume) -> None:
+        tags = volume.tags
+        for tag in ("vc.held", "vc.building", "vc.incoming"):
+            if tag in tags:
+                self.violate("S2", f"{guest} boots on {host} from a disk with the tag {tag}")
+        if any(tag.startswith("vc.quarantined") for tag in tags):
+            self.violate("S2", f"{guest} boots on {host} from a disk that was put aside")
+        if self._class_runs() and "vc.touched" not in tags:
+            self.violate("S2", f"{guest} boots on {host} in a running class from a disk that is not marked touched")
+        works = self.room.works.get(guest, [])
+        if works and guest not in self.room.anew:
+            found = self.room.read(volume)
+            if found != works[-1]:
+                self.violate("S2", f"{guest} boots on {host} from a disk with {found!r}, not with {works[-1]!r}")
+        if not volume.ever_booted or not works:
+            self._whole(host, guest, volume)
+
+    def _whole(self, host: str, guest: str, volume: Volume) -> None:
+        """S11 and S7: a disk that boots holds all of its image and all of its context."""
+        filesystem = volume.look()
+        if filesystem is None:
+            self.violate("S11", f"{guest} boots on {host} from a disk without a file system")
+            return
+        for path, digest in self._images.get(value_of(volume, "vc.image="), {}).items():
+            if digest_of(filesystem, path) != digest:
+                self.violate("S11", f"{guest} boots on {host} from a disk whose {path} is not the image's")
+        files = Files(filesystem, clock=float)
+        name = files.read("/etc/hostname").decode().strip() if files.exists("/etc/hostname") else ""
+        if name != guest:
+            self.violate("S7", f"{guest} boots on {host} as {name!r}")
+        for path in ("/etc/hosts", "/etc/ssh/ssh_host_ed25519_key"):
+            if not files.exists(path):
+                self.violate("S7", f"{guest} boots on {host} without {path}")
+        if CANARY.encode() not in files.read("/etc/shadow"):
+            self.violate("S7", f"{guest} boots on {host} without its root password")
+
+    def _class_runs(self) -> bool:
+        since_s = self.room.class_runs_since_s
+        return since_s is not None and (since_s == 0 or self.room.loop.time() - since_s > LIMIT_LAG_S)
+
+    def _isolated(self, host: str, machine: Machine, domain: Domain) -> None:
+        """S12: each of its interfaces is on the bridge of its own VLAN, behind the rules."""
+        guest = self.room.good.guests.get(domain.name)
+        links = machine.network.links
+        for nic in domain.nics:
+            ports = [link for link in links.values() if link.master == nic.bridge and link.kind == "vlan"]
+            vlans = {link.vlan_id for link in ports}
+            wanted = {i.vlan for i in guest.interfaces if i.mac == nic.mac} if guest is not None else vlans
+            if len(vlans) > 1 or (wanted and vlans and vlans != wanted):
+                self.violate("S12", f"{domain.name} on {host}: its {nic.mac} is on VLANs {sorted(map(str, vlans))}")
+
+    def _witness(self) -> None:
+        """What the site's own witness saw since."""
+        seen = self.room.site.witness.violations
+        for entry in seen[self._witnessed :]:
+            rule = "S1" if entry["kind"] == "two live copies" else "S2"
+            self.violate(rule, f"{entry['kind']}: {entry['guest']} on {entry['host']} {entry['detail']}")
+        self._witnessed = len(seen)
+
+    def _volume(self, event: VolumeEvent) -> None:
+        guest = guest_of(event.tags)
+        if event.kind != "remove" or not guest or "vc.site=elsewhere" in event.tags:
+            return
+        epoch = next((int(tag.removeprefix("vc.epoch=")) for tag in event.tags if tag.startswith("vc.epoch=")), 0)
+        said = (guest, epoch) in self.room.may_go
+        preparing = self.room.good.site.session == "preparing" or not self._class_runs()
+        if guest not in self.room.home and not said and self.room.loop.time() - self.room.changed_at_s > LIMIT_LAG_S:
+            self.violate("S3", f"{event.volume} of {guest}, which left the spec, is removed from {event.machine}")
+        if not said and not (preparing and "vc.touched" not in event.tags):
+            self.violate("S2", f"disk {epoch} of {guest} is removed from {event.machine}, and nobody gave it up")
+
+    # --- what lies on a host -------------------------------------------------------------------------------
+
+    def scan(self, host: str) -> None:
+        """Tags and files that say that something is whole, as soon as they are there (S11, S7)."""
+        machine = self.room.site.hosts[host].machine
+        known = self._known_tags[host]
+        now: set[tuple[str, str]] = set()
+        for volume in machine.all_volumes():
+            for tag in volume.tags:
+                if tag.startswith(("vc.golden=", "vc.copy=", "vc.context=")):
+                    now.add((volume.name, tag))
+                    if (volume.name, tag) not in known:
+                        self._proved(host, volume, tag)
+        self._known_tags[host] = now
+        self._scan_images(host, machine)
+
+    def _proved(self, host: str, volume: Volume, tag: str) -> None:
+        filesystem = volume.look()
+        if tag.startswith("vc.golden="):
+            for path, digest in self._images.get(value_of(volume, "vc.golden="), {}).items():
+                if digest_of(filesystem, path) != digest:
+                    self.violate("S11", f"{volume.name} on {host} is called whole, and its {path} is not the image's")
+                    return
+        if tag.startswith("vc.copy="):
+            epoch = int(tag.partition("=")[2].partition(".")[0])
+            origins = [v for n, _, v in self.room.disks(guest_of(volume.tags)) if epoch_of(v) == epoch and n != host]
+            origins = [v for v in origins if "vc.incoming" not in v.tags and v.look() is not None]
+            text = self.room.read(volume)
+            if origins and all(self.room.read(v) != text for v in origins):
+                self.violate("S11", f"{volume.name} on {host} is called a proved copy and is not its original's")
+        if tag.startswith("vc.context=") and filesystem is not None and not volume.ever_booted:
+            files = Files(filesystem, clock=float)
+            for path in ("/etc/hostname", "/etc/hosts", "/etc/ssh/ssh_host_ed25519_key"):
+                if not files.exists(path):
+                    self.violate("S7", f"{volume.name} on {host} is called contextualized, and has no {path}")
+
+    def _scan_images(self, host: str, machine: Machine) -> None:
+        directory = "/var/lib/vcrecon/images"
+        names = set(machine.files.listdir(directory)) if machine.files.is_dir(directory) else set()
+        for name in names - self._known_files[host]:
+            node = machine.files.node(f"{directory}/{name}")
+            if len(name) == 64 and isinstance(node, File) and hashlib.sha256(node.content()).hexdigest() != name:
+                self.violate("S11", f"{directory}/{name} on {host} has not the digest that it is named by")
+        self._known_files[host] = names
+
+    # --- at rest -------------------------------------------------------------------------------------------
+
+    def at_rest(self, restarted: set[str], excused: set[str]) -> None:
+        """All that must hold once faults have ended and the service says that all is as wanted."""
+        self._witness()
+        for guest in sorted(restarted - excused):
+            self.violate("healthy", f"{guest} was restarted for no reason")
+        for guest, container in sorted(self.room.home.items()):
+            if self.room.hosts_of(guest) != [container] and not self._honoured(guest):
+                self.violate("converges", f"{guest} runs on {self.room.hosts_of(guest)}, wanted on {container}")
+            self._work_is_there(guest)
+        for guest in sorted(self.room.works.keys() - self.room.home.keys()):
+            self._work_is_there(guest)
+            if self.room.hosts_of(guest):
+                self.violate("converges", f"{guest} left the spec and still runs on {self.room.hosts_of(guest)}")
+        self._nothing_left_over()
+        self._nothing_leaked()
+        for host in self.room.site.hosts:
+            self.scan(host)
+            if self.room.foreign.changed(host):
+                self.violate("S5", f"something of others on {host} is not as it was")
+
+    def _honoured(self, guest: str) -> bool:
+        spec = self.room.good.guests.get(guest)
+        return guest in self.room.asked_to_hold or (spec is not None and spec.on_poweroff == "honour")
+
+    def _work_is_there(self, guest: str) -> None:
+        works = self.room.works.get(guest, [])
+        found = {name: self.room.read(volume) for name, _, volume in self.room.disks(guest)}
+        texts = [self.room.read(volume) for _, _, volume in self.room.disks(guest)]
+        lost = [work for work in works[-1:] if work not in texts]
+        if lost and ("prune", guest) not in self.room.consents and guest not in self.room.given_up:
+            self.violate("S2", f"{guest}: {lost} is on none of its disks {found}")
+
+    def _nothing_left_over(self) -> None:
+        for name, host in self.room.site.hosts.items():
+            mounts = [mount.target for mount in host.machine.files.mounts if "vcrecon/mnt" in mount.target]
+            if mounts:
+                self.violate("leak", f"{name} still has {mounts} mounted")
+            for volume in host.machine.all_volumes():
+                if {"vc.building", "vc.incoming"} & volume.tags and "vc.site=elsewhere" not in volume.tags:
+                    self.violate("leak", f"{name} keeps {volume.name}, unfinished")
+            if host.programs.held_locks:
+                self.violate("leak", f"{name} is locked: {sorted(host.programs.held_locks)}")
+            if host.programs.crashes:
+                self.violate("simulation", f"{name}: a tool crashed: {host.programs.crashes[0]}")
+
+    def _nothing_leaked(self) -> None:
+        for service in self.room.services:
+            if service.alive:
+                text = service.everything_written()
+                for secret in SECRETS:
+                    if secret in text:
+                        self.violate("S10", f"{secret[:12]}… is in the record, the metrics or the status")
+        logged = "".join(self.log)
+        self._no_secret(logged, "the log")
