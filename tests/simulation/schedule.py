@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
 import shutil
@@ -166,7 +167,13 @@ class Play:
         room = self.room
         controls = room.main.controls
         self._reset_those_that_hang()
-        for item in controls.status()["guests"]:
+        status = controls.status()
+        for item in status["containers"]:
+            machine, install = room.machines.get(item["name"]), item["install"]
+            if machine is not None and not machine.busy and install and install["step"] == "waits for the machine":
+                room.note(f"a person boots {item['name']} from the network")
+                machine.boot()
+        for item in status["guests"]:
             blocked = item["blocked"]
             if not blocked:
                 continue
@@ -217,11 +224,13 @@ def run(
     try:
         with seeded(seed, log):
             result = loop.run_until_complete(_play(seed, story, loop, rng, directory, log, trace, prepare))
-            result.seconds = time.process_time() - began_s
-            loop.graves.clear()
-            return result
+        result.seconds = time.process_time() - began_s
+        return result
     finally:
         asyncio.set_event_loop(None)
+        loop.graves.clear()
+        del loop
+        gc.collect()  # what this run left half done ends now, and not in the middle of the next
         shutil.rmtree(directory, ignore_errors=True)
 
 
