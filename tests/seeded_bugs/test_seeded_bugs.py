@@ -6,7 +6,6 @@ import ast
 from collections import Counter
 
 import pytest
-
 from tests.seeded_bugs import catalogue
 from tests.seeded_bugs.catalogue import ROOT, SOURCE, Bug
 
