@@ -19,7 +19,7 @@ DIRECTORY = Path(__file__).resolve().parent / "bugs"
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """One mistake. `file` is relative to the package; `old` and `new` are whole lines.
+    """One mistake. `file` is relative to the package; `old` is text of it, `new` what stands there instead.
 
     `mistake` says what is wrong and what harm follows, `seen_by` which faults bring it out and what in the world
     then shows it. Where the simulation cannot see it by its nature, `test` names the test that must fail.
@@ -36,7 +36,7 @@ class Bug:
 
     def apply(self, text: str) -> str:
         """The file's text with the mistake in it. Raises ValueError when it does not fit exactly once."""
-        found = len(re.findall(f"^{re.escape(self.old)}", text, re.MULTILINE))
+        found = text.count(self.old)
         if found != 1:
             raise ValueError(f"{self.rule} {self.name}: its old text stands {found} times in {self.file}")
         return text.replace(self.old, self.new)

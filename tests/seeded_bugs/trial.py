@@ -114,7 +114,7 @@ def _by_test(bug: Bug, copy: Path) -> Outcome:
 
 def _run(product: Path, module: str, arguments: Sequence[str], deadline_s: float) -> tuple[int, str]:
     """Exit status and output of a module run on the product in this directory, in a process group of its own."""
-    # A file, not a pipe: what a hung run has said is still there, and nothing that it left behind holds us up.
+    # A file, not a pipe: nothing that the run left behind, and that still writes, holds us up.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.seeded_bugs.inside", str(product), module, *arguments],
