@@ -21,6 +21,8 @@ class Foreign:
         for name, host in site.hosts.items():
             _leave(host.machine, name, rng.choice(guests))
         self._before = self.fingerprints()
+        self.namesakes: dict[str, set[str]] = {}
+        """By host: machines that a person gave the name of one of our guests."""
 
     def fingerprints(self) -> dict[str, object]:
         """Container to all that is not ours there, as far as it outlives a reboot."""
@@ -28,7 +30,24 @@ class Foreign:
 
     def changed(self, container: str) -> bool:
         """Whether anything of it is another than at the beginning."""
-        return _look(self._site.hosts[container].machine) != self._before[container]
+        machine = self._site.hosts[container].machine
+        gone = [n for n in self.namesakes.get(container, ()) if n not in machine.domains.by_name]
+        return bool(gone) or _look(machine) != self._before[container]
+
+    def add_namesake(self, container: str, guest: str) -> None:
+        """A person makes a machine of that name. Raises LookupError when there is one."""
+        domains = self._site.hosts[container].machine.domains
+        if guest in domains.by_name:
+            raise LookupError(f"{container} has a {guest}")
+        domains.define(_domain(guest, ""))
+        self.namesakes.setdefault(container, set()).add(guest)
+
+    def remove_namesakes(self) -> None:
+        """The person takes them away again."""
+        for container, guests in self.namesakes.items():
+            for guest in guests:
+                self._site.hosts[container].machine.domains.by_name.pop(guest, None)
+        self.namesakes.clear()
 
 
 def _leave(machine: Machine, container: str, guest: str) -> None:

@@ -123,16 +123,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.graves.append((handle._callback, handle._args))
             handle.cancel()
 
+    def tasks_of(self, owner: str) -> list[CountedTask]:
+        """The tasks of a process that have not ended."""
+        found = [task for task in asyncio.all_tasks(self) if isinstance(task, CountedTask) and task.owner == owner]
+        return sorted(found, key=hash)
+
     def kill(self, owner: str) -> None:
         """No task of `owner` takes another step."""
         self._dead.add(owner)
         for handle in [*self._ready, *self._scheduled]:
             if not handle.cancelled():
                 self._bury_if_dead(handle)
-        for task in asyncio.all_tasks(self):
-            if isinstance(task, CountedTask) and task.owner == owner:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                self.graves.append(task)
+        for task in self.tasks_of(owner):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            self.graves.append(task)
 
 
 def _counted(loop: asyncio.AbstractEventLoop, coroutine: Any, **named: Any) -> CountedTask:

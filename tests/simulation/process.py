@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,9 @@ class Process:
 
     async def stop(self) -> None:
         """As SIGTERM."""
+        self.alive = False
         await self.call(self.controller.stop)
         self.record.close()
-        self.alive = False
 
     def kill(self, *, power: bool = False) -> None:
         """As SIGKILL; with `power` as a power cut of the master, which may also take what was not synced."""
@@ -170,7 +171,7 @@ class Process:
 
     def _leave_files(self, power: bool) -> None:
         """The dead process keeps its open files, and the next one finds what had reached the disk."""
-        buried = self.state.with_name(f"{self.state.name}.dead{self.lives}")
+        buried = Path(tempfile.mkdtemp(prefix=f"{self.state.name}.dead-", dir=self.state.parent))
         self.state.rename(buried)
         shutil.copytree(buried, self.state, ignore=shutil.ignore_patterns("*-shm", "control.sock"))
         self.loop.graves.append(self.record)

@@ -26,6 +26,8 @@ from vcrecon.errors import HostError, Refused, SpecError
 REST_S = 3600.0
 """Virtual seconds within which a site comes to rest once nobody strikes it: longer than the longest waits for a failed
 object, a stuck install and a guest that does not boot, one after the other."""
+HANGS_S = 600.0
+"""A step that hangs and keeps its lock is ended by a person after so long."""
 QUIET_S = 80.0
 """At rest nothing is done for so long: a full look at everything, and more."""
 PAUSES_S = (0.0, 0.0, 0.05, 1.0, 5.0, 20.0, 60.0, 300.0)
@@ -80,7 +82,6 @@ class Play:
             server.full = server.silent_death = False
             if host.container.hypervisor == "kvm" and not host.machine.libvirtd:
                 host.machine.restart_libvirtd()
-            host.programs.kill_all()  # somebody ends what hangs there
         self.truth.full_since_s.clear()
         for image in site.spec.images:
             for part in ("root", "kernel", "initrd"):
@@ -91,6 +92,9 @@ class Play:
         if not room.main.alive:
             room.main.start()
         room.pin_hosts()
+        room.foreign.remove_namesakes()
+        if strikes.dropped:
+            await strikes.drop_container()
         await room.edited()
         self.truth.spec_changed()
         await self.switch_on()
@@ -141,7 +145,13 @@ class Play:
         """Raises nothing: a site that does not come to rest is a violation."""
         room = self.room
         end_s = room.loop.time() + REST_S
+        kill_at_s = room.loop.time() + HANGS_S
         while not room.converged():
+            if room.loop.time() > kill_at_s:
+                kill_at_s = math.inf
+                for host in room.site.hosts.values():
+                    if host.programs.held_locks:
+                        host.programs.kill_all()  # somebody ends what hangs there
             self._help_where_only_people_can()
             if room.loop.time() > end_s:
                 blocked = [line for line in room.explain() if "plan" in line or "converged" in line]

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
-from tests.simulation.classroom import Classroom
+from tests.simulation.classroom import WORK, Classroom
 from tests.simulation.machine import Switch
 from tests.simulation.specs import FILES, IMAGES, SINGLES
 from tests.simulation.truth import Truth
 from tests.simulation.wire import Trap
 
 from vcrecon.errors import HostError, Refused, SpecError
+from vcrecon.sim.files import Files
+from vcrecon.sim.lvm import Volume
 
 # Programs of every kind of step, and of the looks.
 PROGRAMS = (
@@ -36,7 +39,8 @@ class Strikes:
         self.removed: set[str] = set()
         self.off: set[str] = set()
         self.bad_files = False
-        self.second: Callable[[], Awaitable[None]] | None = None
+        self.dropped: list[dict[str, Any]] = []
+        """The entries of containers that left the spec."""
 
     # --- the dice ------------------------------------------------------------------------------------------
 
@@ -67,10 +71,48 @@ class Strikes:
 
     async def shut_down_guest(self) -> str:
         """Somebody inside switches it off."""
-        guest = self.one_of(g for g in self.room.home if self.room.hosts_of(g))
-        self.truth.brought_down(guest)
+        guest = self.one_of(g for g in self.room.home if self.room.hosts_of(g) == [self.room.home[g]])
+        self.truth.switched_off(guest)
         await self.site.shutdown_guest(guest)
         return guest
+
+    async def deafen_guest(self) -> str:
+        """It takes no notice of its power button until it boots again."""
+        guest = self.one_of(g for g in self.room.home if self.room.hosts_of(g))
+        for host in self.room.hosts_of(guest):
+            self.site.hosts[host].machine.domains.by_name[guest].deaf = True
+        return guest
+
+    async def namesake(self) -> str:
+        """A person makes a machine with the name of a guest."""
+        guest, container = self.guest(), self.container()
+        self.room.foreign.add_namesake(container, guest)
+        return f"{guest} on {container}"
+
+    async def rot(self) -> str:
+        """A byte of a copy changes on its way to the disk, before anybody compares it."""
+
+        def fresh() -> tuple[str, Volume] | None:
+            for host, found in self.site.hosts.items():
+                for volume in found.machine.all_volumes():
+                    unproved = "vc.incoming" in volume.tags and not any(t.startswith("vc.copy=") for t in volume.tags)
+                    if unproved and self.room.read(volume) is not None and not found.programs.held_locks:
+                        return host, volume
+            return None
+
+        async def strike() -> None:
+            for _ in range(200_000):
+                found = fresh()
+                if found is not None:
+                    filesystem = found[1].look()
+                    assert filesystem is not None
+                    Files(filesystem, clock=self.site.timing.wall).write(WORK, b"rotten")
+                    self.room.note(f"a byte of {found[1].name} on {found[0]} rots")
+                    return
+                await asyncio.sleep(0.01)
+
+        self.site.spawn(strike())
+        return ""
 
     async def reboot_guest(self) -> str:
         """Somebody inside reboots it."""
@@ -177,6 +219,7 @@ class Strikes:
         tables = self.site.hosts[container].machine.nft.tables
         for key in [key for key in tables if key[1] == "vcrecon"]:
             del tables[key]
+        self.truth.gates.flushed.add(container)
         return container
 
     async def restart_libvirtd(self) -> str:
@@ -308,9 +351,19 @@ class Strikes:
             raise LookupError("it does not run")
         power = self.rng.random() < 0.4
         main.kill(power=power)
+        meanwhile = await self._meanwhile()
         await asyncio.sleep(self.rng.choice([0.0, 0.0, 1.0, 30.0, 200.0]))
         main.start()
-        return "power" if power else "kill"
+        return f"{'power' if power else 'kill'} {meanwhile}"
+
+    async def _meanwhile(self) -> str:
+        """While no service runs, people go on editing, and hosts go on failing."""
+        words = []
+        if self.rng.random() < 0.5:
+            words.append(f"move {await self.move()}")
+        if self.rng.random() < 0.3:
+            words.append(f"cut {await self.cut()}")
+        return ", ".join(words)
 
     async def crash_soon(self) -> str:
         """SIGKILL in a moment that something is under way."""
@@ -344,8 +397,9 @@ class Strikes:
         main.kill()
         main.forget_everything()
         self.room.record_lost()
+        meanwhile = await self._meanwhile()
         main.start()
-        return ""
+        return meanwhile
 
     async def second_service(self) -> str:
         """Somebody starts another service for the same site, with a state directory of its own, for a while."""
@@ -394,7 +448,10 @@ class Strikes:
 
     async def move(self) -> str:
         """A name is moved to another line."""
-        guest, container = self.guest(), self.one_of(self.room.files.containers)
+        return await self.move_guest(self.guest())
+
+    async def move_guest(self, guest: str) -> str:
+        container = self.one_of(self.room.files.containers)
         self.truth.may_restart.add(guest)
         self.room.files.move(guest, container)
         await self._save()
@@ -452,6 +509,43 @@ class Strikes:
         await self._save()
         return str(site["defaults"]["image"])
 
+    async def move_and_back(self) -> str:
+        """A name is moved, and soon moved back."""
+        guest = self.guest()
+        home = self.room.home[guest]
+        words = await self.move_guest(guest)
+        await asyncio.sleep(self.rng.choice([0.5, 2.0, 5.0, 15.0]))
+        self.room.files.move(guest, home)
+        await self._save()
+        return f"{words} and back"
+
+    async def resize(self) -> str:
+        """Other memory and cores for all nodes: taken at a guest's next start."""
+        template = self.room.files.documents["clusters"]["templates"]["node"]
+        template["memory"] = self.rng.choice(["256MiB", "512MiB", "768MiB"])
+        template["cores"] = self.rng.choice([1, 2])
+        await self._save()
+        return f"{template['memory']} {template['cores']}"
+
+    async def drop_container(self) -> str:
+        """A container leaves the spec, and its guests are placed elsewhere; or it comes back."""
+        documents = self.room.files.documents["containers"]
+        entries = documents["containers"]
+        if self.dropped:
+            entries.append(self.dropped.pop())
+            self.room.files.deployment.setdefault(entries[-1]["name"], [])
+        else:
+            if len(entries) < 3:
+                raise LookupError("too few are left")
+            entry = self.rng.choice(entries)
+            entries.remove(entry)
+            self.dropped.append(entry)
+            for guest in self.room.files.deployment.pop(entry["name"], []):
+                self.room.files.move(guest, self.rng.choice(entries)["name"])
+        self.truth.may_restart |= self.room.known_guests
+        await self._save()
+        return " ".join(entry["name"] for entry in self.dropped)
+
     async def begin_class(self) -> str:
         """session: running."""
         self.room.files.documents["site"]["session"] = "running"
@@ -460,6 +554,8 @@ class Strikes:
 
     async def _save(self) -> None:
         self.bad_files = False
+        if self.room.good.site.session == "preparing":
+            self.truth.may_restart |= self.room.known_guests  # what others are called is part of each guest's context
         await self.room.edited()
         self.truth.spec_changed()
 
@@ -623,17 +719,18 @@ class Strikes:
         """Each with its weight."""
         return {
             self.kill_guest: 5, self.shut_down_guest: 2, self.reboot_guest: 1, self.crash_again_and_again: 1,
-            self.cut: 4, self.partition: 3, self.mend: 4, self.power_off: 4, self.power_on: 4, self.reboot: 4,
-            self.netboot: 2, self.wipe_bridge: 2, self.delete_vlan: 2, self.flush_rules: 2, self.restart_libvirtd: 2,
-            self.fail_command: 6, self.fail_long: 2, self.hang_command: 4, self.slow: 2, self.garbage: 2,
-            self.lose_message: 10, self.slow_wire: 1, self.no_more_channels: 1, self.change_host_key: 2,
-            self.corrupt_image: 3, self.fill_pool: 2, self.fill_root: 1, self.lose_disk: 1,
-            self.crash_service: 5, self.crash_soon: 6, self.restart_service: 1, self.lose_record: 3,
-            self.second_service: 2, self.jump_clock: 2, self.fill_record_disk: 1,
-            self.move: 10, self.move_many: 4, self.revert: 3, self.remove: 3, self.add: 3, self.change_image: 3,
-            self.begin_class: 1, self.spoil_files: 5, self.mend_files: 3, self.pause: 1, self.resume: 2,
-            self.rebuild: 3, self.prune: 2, self.confirm: 2, self.rescue: 2, self.release: 2, self.fence: 5,
-            self.power_fence: 2, self.change_switch: 1, self.reinstall: 3,
+            self.deafen_guest: 2, self.namesake: 1, self.rot: 2, self.cut: 4, self.partition: 3, self.mend: 4,
+            self.power_off: 4, self.power_on: 4, self.reboot: 4, self.netboot: 2, self.wipe_bridge: 2,
+            self.delete_vlan: 2, self.flush_rules: 2, self.restart_libvirtd: 2, self.fail_command: 6,
+            self.fail_long: 2, self.hang_command: 4, self.slow: 2, self.garbage: 2, self.lose_message: 10,
+            self.slow_wire: 1, self.no_more_channels: 1, self.change_host_key: 2, self.corrupt_image: 3,
+            self.fill_pool: 2, self.fill_root: 1, self.lose_disk: 1, self.crash_service: 5, self.crash_soon: 6,
+            self.restart_service: 1, self.lose_record: 3, self.second_service: 2, self.jump_clock: 2,
+            self.fill_record_disk: 1, self.move: 10, self.move_many: 4, self.revert: 3, self.remove: 3, self.add: 3,
+            self.change_image: 3, self.begin_class: 1, self.move_and_back: 4, self.resize: 1, self.drop_container: 2,
+            self.spoil_files: 5, self.mend_files: 3, self.pause: 1, self.resume: 2, self.rebuild: 3, self.prune: 2,
+            self.confirm: 2, self.rescue: 2, self.release: 2, self.fence: 5, self.power_fence: 2,
+            self.change_switch: 1, self.reinstall: 3,
         }  # fmt: skip
 
     async def strike(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.disks import digest_of, epoch_of, image_digests, is_live, value_of
+from tests.simulation.gates import Gates
 from tests.simulation.specs import CANARY, IMAGES, artifacts
 from tests.simulation.wire import Ends
 
@@ -93,6 +94,9 @@ class Truth:
         self._crashes: list[tuple[str, float]] = []
         """Which guest somebody brought down, and when."""
         self._images = {artifacts(name)["root"]["sha256"]: image_digests(name) for name in IMAGES}
+        self.gates = Gates(self)
+        self.powered_off: dict[str, float] = {}
+        """Guests that were switched off from inside while the spec honours that, and when."""
         room.network.on_message = self._message
         room.network.on_end = self._ended
         room.network.on_start = self._command_begins
@@ -105,6 +109,17 @@ class Truth:
         """A strike stops or restarts this guest."""
         self.may_restart.add(guest)
         self._crashes.append((guest, self.room.loop.time()))
+
+    def switched_off(self, guest: str) -> None:
+        """Somebody inside switches it off, which the spec may honour."""
+        self.brought_down(guest)
+        spec, hosts = self.room.good.guests.get(guest), self.room.hosts_of(guest)
+        if spec is None or spec.on_poweroff != "honour" or len(hosts) != 1:
+            return
+        domain = self.room.site.hosts[hosts[0]].machine.domains.by_name[guest]
+        now_s = self.room.loop.time()
+        if now_s > domain.answers_at + LIMIT_LAG_S and now_s > self.room.changed_at_s + LIMIT_LAG_S:
+            self.powered_off[guest] = now_s
 
     def crash_looping(self, guest: str) -> None:
         """A strike lets this guest crash after each boot: only the service's patience bounds how often it boots."""
@@ -135,7 +150,11 @@ class Truth:
 
     def _command_begins(self, host: str, ends: Ends) -> None:
         """S8: only so many guests are started on a host at once."""
-        if START.search(ends.command) and LOCK.search(ends.command):
+        lock = LOCK.search(ends.command)
+        if lock is None:
+            return
+        self.gates.acts(host, ends.link.client_owner)
+        if START.search(ends.command):
             running = [e for e in self._starting[host] if not (e.server_over or e.client_over)]
             self._starting[host] = [*running, ends]
             most = self.room.good.site.limits.starts_per_container
@@ -189,6 +208,8 @@ class Truth:
             return
         self._witness()
         self.scan(host)
+        self.gates.watch_lease(host)
+        self.gates.bridge_is_made(host, line)
         if self.room.foreign.changed(host):
             self.violate("S5", f"something of others on {host} is not as it was, before `{line[:100]}`")
         if LOCKED_CHANGES.match(line) and not self.room.site.hosts[host].programs.held_locks:
@@ -284,6 +305,11 @@ class Truth:
             self._fit_to_start(host, guest, volume)
         self._isolated(host, machine, domain)
         now_s = room.loop.time()
+        off_s = self.powered_off.pop(guest, None)
+        if off_s is not None and room.changed_at_s < off_s and machine.started_at < off_s and now_s - off_s > 1:
+            self.violate(
+                "healthy", f"{guest} was switched off from inside, which the spec honours, and starts on {host}"
+            )
         starts = self._starts[guest]
         starts.append(now_s)
         lately = [at_s for at_s in starts if now_s - at_s < 60]
@@ -339,6 +365,9 @@ class Truth:
             ports = [link for link in links.values() if link.master == nic.bridge and link.kind == "vlan"]
             vlans = {link.vlan_id for link in ports}
             wanted = {i.vlan for i in guest.interfaces if i.mac == nic.mac} if guest is not None else vlans
+            if host not in self.gates.flushed:
+                for lack in self.gates.rules(host, machine)[:1]:
+                    self.violate("S12", f"{domain.name} starts on {host}: {lack}")
             if len(vlans) > 1 or (wanted and vlans and vlans != wanted):
                 self.violate("S12", f"{domain.name} on {host}: its {nic.mac} is on VLANs {sorted(map(str, vlans))}")
 
@@ -424,8 +453,9 @@ class Truth:
                 self.violate("converges", f"{guest} left the spec and still runs on {self.room.hosts_of(guest)}")
         self._nothing_left_over()
         self._nothing_leaked()
-        for host in self.room.site.hosts:
+        for host in self.room.good.containers:
             self.scan(host)
+            self.gates.at_rest(host)
             if self.room.foreign.changed(host):
                 self.violate("S5", f"something of others on {host} is not as it was")
 
@@ -457,6 +487,12 @@ class Truth:
     def _nothing_leaked(self) -> None:
         for service in self.room.services:
             if service.alive:
+                names = {f"container {name}" for name in self.room.good.containers}
+                names |= {f"events of {name}" for name in self.room.good.containers}
+                running = [task.get_name() for task in self.room.loop.tasks_of(service.owner)]
+                gone = sorted(n for n in running if n.startswith(("container ", "events of ")) and n not in names)
+                if gone or len(running) > 6 * len(self.room.good.containers) + 4:
+                    self.violate("leak", f"{len(running)} tasks of the service: {gone or sorted(running)}")
                 text = service.everything_written()
                 for secret in SECRETS:
                     if secret in text:

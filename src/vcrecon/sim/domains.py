@@ -64,6 +64,8 @@ class Domain:
     started_at: float = 0.0
     answers_at: float = 0.0
     boots: int = 0
+    deaf: bool = False
+    """It takes no notice of its power button."""
     taps: list[str] = field(default_factory=list)
 
     @property
@@ -256,6 +258,7 @@ class Domains:
     def _boot(self, domain: Domain) -> None:
         """The guest begins to boot: it will answer later, and it writes its journal to its disk."""
         domain.boots += 1
+        domain.deaf = False
         timing = self._machine.timing
         domain.answers_at = timing.now() + timing.duration("boot")
         for volume in self.volumes(domain):
@@ -333,7 +336,7 @@ class Domains:
 
         async def finish() -> None:
             await timing.spend("shutdown")
-            if domain.live and domain.id == began:
+            if domain.live and domain.id == began and not domain.deaf:
                 self.powered_off(domain)
 
         return self._machine.background(finish())
