@@ -293,15 +293,20 @@ class SiteControls:
 
     def fence(self, container: str, by: str) -> dict[str, Any]:
         """Take somebody's word that a container is off (S1)."""
+        return self._fence(container, by, "word")
+
+    def _fence(self, container: str, by: str, how: Literal["word", "power"]) -> dict[str, Any]:
         c = self._controller
         name = container.removeprefix("container/")
         self._refuse_fence(name)
         claims = [claim for claim in c.memory.claims.values() if claim.container == name]
         guests = sorted(claim.guest for claim in claims)
         touched = sorted(claim.guest for claim in claims if claim.touched)
-        at_s = max(c.clock(), c.memory.seen.get(name, 0.0))  # also when the clock was set back since
+        known = c.world.known(name)
+        seen_s = max(c.memory.seen.get(name, 0.0), known.at_s if known is not None else 0.0)
+        at_s = max(c.clock(), seen_s)  # also when the clock was set back since
         with c.ledger.record.batch() as batch:
-            batch.put_fence(Fence(name, at_s, by))
+            batch.put_fence(Fence(name, at_s, by, how))
             batch.event(f"container/{name}", "fenced", f"{by} vouches that {name} is off", guests=guests)
         c.refresh()
         message = f"{name} counts as off until it answers again."
@@ -327,7 +332,7 @@ class SiteControls:
         name = container.removeprefix("container/")
         self._refuse_fence(name)
         await self._installs.switch_off(name)
-        return self.fence(name, f"its power control, asked by {by},")
+        return self._fence(name, f"its power control, asked by {by},", "power")
 
     def container(self, name: str) -> dict[str, Any]:
         """What is on a container, and what can be done to it as a machine."""

@@ -112,6 +112,8 @@ def _remember(world: World, memory: Memory) -> None:
     for name, observation in world.current.items():
         if isinstance(observation, Seen):
             memory.seen[name] = observation.at_s
+        if world.clear(name):
+            memory.shown.setdefault(name, observation.at_s)
         for sighting in world.on(name).values():
             if sighting.domain is not None and sighting.active:
                 memory.answered[sighting.guest] = sighting.domain.serial

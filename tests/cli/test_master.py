@@ -44,6 +44,7 @@ def first(tmp_path: Path, specs: Path) -> Path:
     with Record.open(state, clock=time.time) as record:
         record.put_claim(Claim("a-head", "c01", 2, touched=True))
         record.put_fence(Fence("c02", 1.0, "me"))
+        record.put_shown("c01", 1.0)
         record.put_consent(Consent("rebuild", "a-n1", 3, 1.0))
         record.put_intent(Intent("guest/a-n1", "start-guest", 1.0))
         record.put_rescue(Rescue("a-n2", "release", 1.0, "me"))
@@ -164,6 +165,7 @@ class TestPromoteAnExport:
         with Record.read_only(tmp_path / "second") as record:
             memory, events = record.memory, record.events()
         assert (memory.fences, memory.consents, memory.rescues) == ({}, {}, {})
+        assert memory.shown == {}, "what c01 held then may be on another container now"
         assert memory.intents.keys() == {"site"}, "every container is looked at before anything is done"
         assert not memory.claims_complete
         assert memory.claims["a-head"].epoch == 2

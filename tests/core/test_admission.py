@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import nowhere_else
 
 from vcrecon.core.actions import Action, CopyDisk, FetchImage, SetUpNetwork, StartGuest, StopGuest
 from vcrecon.core.admission import RETRIES_AT_ONCE, Admission
@@ -18,7 +19,7 @@ def fetch(container: str) -> Action:
 
 
 def start(guest: str, container: str = "c1") -> Action:
-    return StartGuest(container, "should run", guest)
+    return StartGuest(container, "should run", guest, elsewhere=nowhere_else(guest, container))
 
 
 def stop(guest: str, container: str = "c1", *, force: bool = False) -> Action:

@@ -26,6 +26,7 @@ from vcrecon.core.observation import (
     Volume,
 )
 from vcrecon.core.plan import View, plan_container
+from vcrecon.core.proof import NotElsewhere, not_elsewhere
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World
 from vcrecon.spec.model import (
@@ -213,6 +214,8 @@ class ASite:
             self.memory.seen[observation.container] = observation.at_s
             self.memory.fences.pop(observation.container, None)
         self.world.observe(observation)
+        if self.world.clear(observation.container):
+            self.memory.shown.setdefault(observation.container, observation.at_s)
         for name, sighting in self.world.on(observation.container).items():
             volume, claim = sighting.volume, self.memory.claims.get(name)
             if volume is not None and volume.live and isinstance(observation, Seen):
@@ -333,6 +336,14 @@ class ASite:
 
     def runs_on(self, guest: str) -> list[str]:
         return [c for c, s in self.world.sightings.get(guest, {}).items() if s.active]
+
+
+def nowhere_else(guest: str, container: str) -> NotElsewhere:
+    """The proof that an action needs which begins a copy: from a world that never held the guest."""
+    view = View(Wanted(a_spec({container: [guest]})), World(), Memory(), NOW_S)
+    found = not_elsewhere(view, guest, container)
+    assert isinstance(found, NotElsewhere)
+    return found
 
 
 def told(action: Action) -> str:

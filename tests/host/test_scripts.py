@@ -23,6 +23,7 @@ from worlds import (
     a_spec,
     arriving,
     kept_disk,
+    nowhere_else,
     running,
     seen,
     students_disk,
@@ -61,15 +62,18 @@ WHY = "because"
 EVERY_ACTION: dict[str, list[Action]] = {
     "set-up-network": [SetUpNetwork("c1", WHY, (101,), (200,))],
     "fetch-image": [FetchImage("c1", WHY, "debian")],
-    "create-volume": [CreateVolume("c1", WHY, "alice", 3), CreateVolume("c1", WHY, "thick", 1)],
+    "create-volume": [
+        CreateVolume("c1", WHY, "alice", 3, elsewhere=nowhere_else("alice", "c1")),
+        CreateVolume("c1", WHY, "thick", 1, elsewhere=nowhere_else("thick", "c1")),
+    ],
     "contextualize": [Contextualize("c1", WHY, "alice", "vcg-alice")],
-    "start-guest": [StartGuest("c1", WHY, "alice", "vcg-alice", 1, 2, True)],
+    "start-guest": [StartGuest("c1", WHY, "alice", "vcg-alice", 1, 2, True, elsewhere=nowhere_else("alice", "c1"))],
     "stop-guest": [StopGuest("c1", WHY, "alice", False), StopGuest("c1", WHY, "alice", True)],
     "copy-disk": [CopyDisk("c1", WHY, "alice", "c2", "vcg-alice", 4 * 1024**3, 1, 2, True, "c" * 64, "e" * 32)],
-    "activate-copy": [ActivateCopy("c1", WHY, "bob", "vcg-bob", 2, True)],
+    "activate-copy": [ActivateCopy("c1", WHY, "bob", "vcg-bob", 2, True, elsewhere=nowhere_else("bob", "c1"))],
     "mark-touched": [MarkTouched("c1", WHY, "alice", "vcg-alice")],
     "quarantine": [Quarantine("c1", WHY, "alice", "vcg-alice", 1, "moved")],
-    "restore": [Restore("c1", WHY, "carol", "vcq-carol-1", 1, True)],
+    "restore": [Restore("c1", WHY, "carol", "vcq-carol-1", 1, True, elsewhere=nowhere_else("carol", "c1"))],
     "hold": [Hold("c1", WHY, "alice", "vcg-alice", 2)],
     "release": [Release("c1", WHY, "alice", "vcg-alice")],
     "discard": [Discard("c1", WHY, "alice", "vcg-alice")],
@@ -152,12 +156,14 @@ def test_a_disk_is_not_touched_while_its_guest_runs(kind: str, hypervisor: str) 
 
 def test_an_action_that_the_spec_overtook_is_permanent() -> None:
     with pytest.raises(Permanent, match="left the spec"):
-        scripts.steps(CreateVolume("c1", WHY, "nobody"), a_bench("kvm"))
+        scripts.steps(CreateVolume("c1", WHY, "nobody", elsewhere=nowhere_else("nobody", "c1")), a_bench("kvm"))
 
 
 def test_a_copy_that_is_not_proved_is_not_activated() -> None:
     with pytest.raises(Permanent, match="no proved copy"):
-        scripts.steps(ActivateCopy("c1", WHY, "alice", "vcg-alice", 2), a_bench("kvm"))
+        scripts.steps(
+            ActivateCopy("c1", WHY, "alice", "vcg-alice", 2, elsewhere=nowhere_else("alice", "c1")), a_bench("kvm")
+        )
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def fill(writer: RecordWriter) -> None:
     writer.put_pause("guest/a-n1", 996.0)
     writer.put_answered("a-head", "17")
     writer.put_seen("c01", 995.5)
+    writer.put_shown("c01", 994.5)
     writer.set_confirmed_digest("d1g35t")
     writer.set_claims_complete(False)
 
@@ -63,6 +64,7 @@ FULL = Memory(
     paused={"guest/a-n1": 996.0},
     answered={"a-head": "17"},
     seen={"c01": 995.5},
+    shown={"c01": 994.5},
     confirmed_digest="d1g35t",
     claims_complete=False,
 )
@@ -78,6 +80,7 @@ def clear(writer: RecordWriter) -> None:
     writer.remove_pause("guest/a-n1")
     writer.remove_answered("a-head")
     writer.remove_seen("c01")
+    writer.remove_shown("c01")
     writer.set_confirmed_digest(None)
     writer.set_claims_complete(True)
 

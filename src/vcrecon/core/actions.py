@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+from vcrecon.core.proof import NotElsewhere, StoppedElsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,23 @@ class GuestAction(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateVolume(GuestAction):
+class BeginsCopy(GuestAction):
+    """An action after which a live copy of the guest is here. It cannot be made without the proof for elsewhere (S1).
+
+    Raises ValueError for a proof of another guest, or for another container. Two actions that do the same are equal
+    whatever was seen at which time.
+    """
+
+    elsewhere: StoppedElsewhere | NotElsewhere = field(kw_only=True, compare=False)
+
+    def __post_init__(self) -> None:
+        proved = (self.elsewhere.guest, self.elsewhere.container)
+        if proved != (self.guest, self.container):
+            raise ValueError(f"{self.kind} of {self.guest} on {self.container}: the proof is of {proved}")
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVolume(BeginsCopy):
     """A new disk from the golden volume (thin) or the image file (thick)."""
 
     kind: ClassVar[str] = "create-volume"
@@ -99,10 +117,11 @@ class Contextualize(GuestAction):
 
 
 @dataclass(frozen=True, slots=True)
-class StartGuest(GuestAction):
+class StartGuest(BeginsCopy):
     """Define and boot. The disk is marked first: `boots` is the count after this start."""
 
     kind: ClassVar[str] = "start-guest"
+    elsewhere: NotElsewhere = field(kw_only=True, compare=False)
     volume: str = ""
     epoch: int = 1
     boots: int = 1
@@ -135,7 +154,7 @@ class CopyDisk(GuestAction):
 
 
 @dataclass(frozen=True, slots=True)
-class ActivateCopy(GuestAction):
+class ActivateCopy(BeginsCopy):
     """Make a proved incoming copy the live disk, one epoch after the one it was copied from."""
 
     kind: ClassVar[str] = "activate-copy"
@@ -163,7 +182,7 @@ class Quarantine(GuestAction):
 
 
 @dataclass(frozen=True, slots=True)
-class Restore(GuestAction):
+class Restore(BeginsCopy):
     """Take a quarantined disk back into use: the guest came back into the spec."""
 
     kind: ClassVar[str] = "restore"

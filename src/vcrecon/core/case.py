@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from vcrecon.core.install_rules import is_being_wiped
+from vcrecon.core import proof
 from vcrecon.core.memory import Claim, Memory
 from vcrecon.core.observation import Seen, Storage, Volume
-from vcrecon.core.world import Sighting, fenced
+from vcrecon.core.world import Sighting
 from vcrecon.spec.model import Guest
 
 if TYPE_CHECKING:
@@ -72,17 +72,15 @@ class Case:
     @cached_property
     def silent(self) -> tuple[str, ...]:
         """Containers that do not answer or do not show what they hold, are not fenced, and may hold a live copy."""
-        world, memory = self.view.world, self.memory
-        places = {s.container for s in world.elsewhere(self.name, self.container) if s.live}
-        if self.claim is not None:
-            places.add(self.claim.container)
-        if not memory.claims_complete:
-            # This record began when hosts held guests already, so its claims are no proof: a disk here may be a
-            # stale one, and a host never seen since may run the guest, unless its disks are made anew just now.
-            never = (name for name in self.view.spec.containers if name not in memory.seen)
-            places |= {name for name in never if not is_being_wiped(self.view, name)}
-        places.discard(self.container)
-        return tuple(sorted(p for p in places if not world.clear(p) and not fenced(memory, p)))
+        return proof.silent(self.view, self.name, self.container)
+
+    def stopped_elsewhere(self) -> proof.StoppedElsewhere | proof.Doubt:
+        """The proof that a disk which is made here, or comes into use, belongs to no guest that runs elsewhere."""
+        return proof.stopped_elsewhere(self.view, self.name, self.container)
+
+    def not_elsewhere(self) -> proof.NotElsewhere | proof.Doubt:
+        """The proof that the guest may be started here."""
+        return proof.not_elsewhere(self.view, self.name, self.container)
 
     @property
     def last_epoch(self) -> int:

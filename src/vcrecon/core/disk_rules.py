@@ -10,6 +10,7 @@ from vcrecon.core.case import Case
 from vcrecon.core.decisions import Block, Decision, Do, Wait, backing_off
 from vcrecon.core.halting import STOP_POLL_S, stop
 from vcrecon.core.observation import Storage, Volume
+from vcrecon.core.proof import Doubt
 from vcrecon.core.world import Sighting, fenced
 from vcrecon.spec.model import Image
 
@@ -32,9 +33,7 @@ def bring_in(case: Case) -> Decision | None:
         return unfinished(case) or Wait(case.subject, f"to be rebuilt: {source.container} puts its disk aside")
     stamp = (disk.epoch, disk.boots)
     if case.incoming is not None and case.incoming.copy_of == stamp and not source.active:
-        touched = case.holds_work(disk)
-        reason = f"its disk from {source.container} arrived whole"
-        return Do(ActivateCopy(case.container, reason, case.name, case.incoming.name, disk.epoch + 1, touched))
+        return _activate(case, source, disk, case.incoming)
     if case.incoming is not None:
         return unfinished(case)
     if not clear and fenced(case.memory, source.container):
@@ -53,6 +52,19 @@ def bring_in(case: Case) -> Decision | None:
     if source.live and not case.holds_work(disk):
         return Wait(case.subject, f"no work on {source.container}: made anew here once its disk is gone there")
     return _copy(case, source, disk)
+
+
+def _activate(case: Case, source: Sighting, disk: Volume, copy: Volume) -> Decision:
+    elsewhere, reason = case.stopped_elsewhere(), f"its disk from {source.container} arrived whole"
+    if isinstance(elsewhere, Doubt):
+        return _in_doubt(case, elsewhere)
+    touched = case.holds_work(disk)
+    return Do(ActivateCopy(case.container, reason, case.name, copy.name, disk.epoch + 1, touched, elsewhere=elsewhere))
+
+
+def _in_doubt(case: Case, doubt: Doubt) -> Wait:
+    """No disk comes into use here while the guest runs elsewhere: the claim would leave the copy that lives (S1)."""
+    return Wait(case.subject, f"waiting for it to stop on {doubt.container}", STOP_POLL_S)
 
 
 def _source(case: Case) -> tuple[Sighting, Volume] | None:
@@ -158,12 +170,16 @@ def create(case: Case) -> Decision | None:
             f"{case.name} runs on {case.container} without a disk that vcrecon knows: look there with "
             f"`lvs -o+tags`; to begin anew, say `vcrecon rebuild {case.name}`",
         )
+    elsewhere = case.stopped_elsewhere()
+    if isinstance(elsewhere, Doubt):
+        return _in_doubt(case, elsewhere)
     back = _restorable(case.here, case.last_epoch)
     if back is not None and case.consents("rebuild", back.epoch):
         back = None
     if back is not None:
         reason = "it is in the spec again"
-        return Do(Restore(case.container, reason, case.name, back.name, back.epoch, case.holds_work(back)))
+        touched = case.holds_work(back)
+        return Do(Restore(case.container, reason, case.name, back.name, back.epoch, touched, elsewhere=elsewhere))
     image = case.view.spec.images[case.guest.image]
     thick = case.guest.storage == "thick"
     have_image = _holds(case, image, thick=thick)
@@ -173,7 +189,8 @@ def create(case: Case) -> Decision | None:
         return full
     if not have_image:
         return wait_for_image(case, image, f"waiting for image {image.name} on {case.container}")
-    return Do(CreateVolume(case.container, f"has no disk yet; image {image.name}", case.name, case.last_epoch + 1))
+    reason = f"has no disk yet; image {image.name}"
+    return Do(CreateVolume(case.container, reason, case.name, case.last_epoch + 1, elsewhere=elsewhere))
 
 
 def wait_for_image(case: Case, image: Image, message: str, *, boot_only: bool = False) -> Decision:

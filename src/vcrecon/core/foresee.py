@@ -63,7 +63,7 @@ def _installed(action: Install, wanted: Wanted, world: World, memory: Memory) ->
     for subject in spent(memory, name):
         del memory.consents["reinstall", subject]
     memory.tickets.pop(name, None)
-    memory.seen[name] = seen.at_s
+    memory.seen[name] = memory.shown[name] = seen.at_s
     world.forget(name)
     system = spec.systems.get(action.system)
     release = {"hypervisor": spec.containers[name].hypervisor, "system": system.root.sha256 if system else ""}

@@ -38,6 +38,7 @@ from vcrecon.core.disk_rules import (
 from vcrecon.core.halting import STOP_POLL_S
 from vcrecon.core.halting import stop as _stop
 from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Volume
+from vcrecon.core.proof import Doubt
 from vcrecon.core.rescue_rules import give_back, hold
 from vcrecon.core.strangers import name_taken, taken_on
 from vcrecon.core.wanted import HOOKED
@@ -273,9 +274,9 @@ def _start(case: Case) -> Decision | None:
     volume, domain = case.volume, case.here.domain
     if volume is None:
         return None
-    older = next((s for s in case.others if s.active or s.epoch <= volume.epoch), None)
-    if older is not None:
-        return Wait(case.subject, f"waiting until its old disk on {older.container} is put aside", STOP_POLL_S)
+    elsewhere = case.not_elsewhere()
+    if isinstance(elsewhere, Doubt):
+        return Wait(case.subject, f"waiting until its old disk on {elsewhere.container} is put aside", STOP_POLL_S)
     guest = case.guest
     if (
         guest is not None
@@ -295,7 +296,10 @@ def _start(case: Case) -> Decision | None:
         return wait_for_image(case, image, message, boot_only=True)
     reason = "restart: it should be running" if volume.boots else "first boot"
     touched = case.view.spec.site.session == "running" or volume.touched
-    return Do(StartGuest(case.container, reason, case.name, volume.name, volume.epoch, volume.boots + 1, touched))
+    boots = volume.boots + 1
+    return Do(
+        StartGuest(case.container, reason, case.name, volume.name, volume.epoch, boots, touched, elsewhere=elsewhere)
+    )
 
 
 # --- rules for a guest that does not belong on this container -------------------------------------------------

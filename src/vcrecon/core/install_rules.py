@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vcrecon.core.actions import Install, Rouse
 from vcrecon.core.decisions import Block, Decision, Do, Wait, backing_off
 from vcrecon.core.install_queue import eta_s, progress_words
-from vcrecon.core.installs import Netboot, Progress, Ticket
+from vcrecon.core.installs import Netboot, Ticket, progress_of
 from vcrecon.core.memory import Claim, Consent, Memory
 from vcrecon.core.observation import Observation, Seen, Unseen, Volume
 from vcrecon.core.states import ContainerState
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 NETBOOT_FRESH_S = 60.0
 """A machine in iPXE asks again every few seconds; one that asked longer ago has gone on to something else."""
 POLL_S = 5.0
-_BEFORE_WIPED = frozenset({"started", "disks", "partition"})
-"""Steps of an installer in which its disks may still hold what they held."""
 
 ADVICE: Mapping[str, str] = {
     "disk-not-blank": "its disk holds something; if that may be lost, say `vcrecon reinstall {0}`",
@@ -97,7 +95,7 @@ def judge(view: View, observation: Observation) -> Verdict | None:
 def _under_way(view: View, observation: Observation, ticket: Ticket) -> Verdict:
     """A ticket is open: go on with it, whatever else holds; its machine may be half installed."""
     name = ticket.container
-    progress = _progress(view, ticket)
+    progress = progress_of(ticket, view.boot)
     begun = ticket.state == "claimed" or progress is not None
     state = ContainerState.INSTALLING if begun else ContainerState.PXE
     if progress is not None:
@@ -115,24 +113,6 @@ def _under_way(view: View, observation: Observation, ticket: Ticket) -> Verdict:
     reason = "its install goes on after a restart of vcrecon"
     action = Install(name, reason, ticket.system, ticket.mac, ticket.wipe, rouse, resumed=True)
     return Verdict(Do(action), state, detail, hold)
-
-
-def _progress(view: View, ticket: Ticket) -> Progress | None:
-    found = view.boot.progress.get(ticket.container)
-    return found if found is not None and found.at_s >= ticket.opened_at_s else None
-
-
-def is_being_wiped(view: View, container: str) -> bool:
-    """Whether an installer of ours is at work there and has passed the step after which nothing old is on its disks.
-
-    Until it ends it can run no guest, and afterwards it has none (S1). Being asked what to boot proves nothing: a
-    machine that was sent to its disk may hold guests.
-    """
-    ticket = view.memory.tickets.get(container)
-    if ticket is None or ticket.state != "claimed":
-        return False
-    progress = _progress(view, ticket)
-    return progress is not None and progress.step not in _BEFORE_WIPED
 
 
 def _installed(view: View, ticket: Ticket) -> Verdict:

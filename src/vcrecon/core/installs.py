@@ -85,6 +85,28 @@ class BootFacts:
     power: Mapping[str, PowerState] = field(default_factory=dict)
 
 
+_BEFORE_WIPED = frozenset({"started", "disks", "partition"})
+"""Steps of an installer in which its disks may still hold what they held."""
+
+
+def progress_of(ticket: Ticket, boot: BootFacts) -> Progress | None:
+    """What the installer of this ticket said last; None when that was another install's."""
+    found = boot.progress.get(ticket.container)
+    return found if found is not None and found.at_s >= ticket.opened_at_s else None
+
+
+def wiped_at_s(ticket: Ticket | None, boot: BootFacts) -> float | None:
+    """When an installer of ours last said that it is past the step after which nothing old is on the disks, or None.
+
+    Until it ends it can run no guest, and afterwards it has none (S1). Being asked what to boot proves nothing: a
+    machine that was sent to its disk may hold guests.
+    """
+    if ticket is None or ticket.state != "claimed":
+        return None
+    progress = progress_of(ticket, boot)
+    return progress.at_s if progress is not None and progress.step not in _BEFORE_WIPED else None
+
+
 @dataclass(frozen=True, slots=True)
 class LocalBoot:
     """Boot your own disk; `reason` is shown on the machine's console."""

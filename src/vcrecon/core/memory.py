@@ -67,6 +67,7 @@ class Fence:
     container: str
     at_s: float
     by: str
+    how: Literal["word", "power"] = "word"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,11 @@ class Rescue:
 
 @dataclass(slots=True)
 class Memory:
-    """All of it, by key. `claims_complete` is false when hosts already held guests before this record began."""
+    """All of it, by key. `claims_complete` is false when hosts may have held guests before this record began.
+
+    `shown` says when a container first showed both its disks and its guests to this record. One that is not in it may
+    hold what no claim tells of, unless the claims are complete.
+    """
 
     claims: dict[str, Claim] = field(default_factory=dict)
     consents: dict[tuple[str, str], Consent] = field(default_factory=dict)
@@ -107,5 +112,6 @@ class Memory:
     tickets: dict[str, Ticket] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
+    shown: dict[str, float] = field(default_factory=dict)
     confirmed_digest: str | None = None
     claims_complete: bool = True

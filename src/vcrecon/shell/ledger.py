@@ -93,6 +93,8 @@ class Ledger:
                 batch.event(f"container/{name}", "answers-again", f"{name} answers; it was {self._silent[name]}")
             if name in memory.fences or observation.at_s - memory.seen.get(name, 0.0) > SEEN_EVERY_S:
                 batch.put_seen(name, observation.at_s)
+            if name not in memory.shown and world.clear(name):
+                batch.put_shown(name, observation.at_s)
             self._spend_prunes(batch, world)
             ticket = memory.tickets.get(name)
             if ticket is not None and ticket.state == "installed":
@@ -211,6 +213,7 @@ class Ledger:
         with self.record.batch() as batch:
             batch.put_ticket(ticket)
             batch.put_seen(name, self._clock())
+            batch.put_shown(name, self._clock())  # nothing is on its new disks
             batch.remove_fence(name)
             for subject in spent(memory, name):
                 batch.remove_consent("reinstall", subject)

@@ -130,7 +130,8 @@ def _take_over(
 def _forget_permissions(record: Record, now_s: float) -> None:
     """A record may be older than what the site went through since: it may make us careful, and never bold.
 
-    Fences, consents, intents and wishes go; claims stay, not taken for complete, until every container was looked at.
+    Fences, consents, intents and wishes go; claims stay, not taken for complete: a container may hold anything until it
+    has shown what it holds.
     """
     memory = record.memory
     with record.batch() as batch:
@@ -146,6 +147,8 @@ def _forget_permissions(record: Record, now_s: float) -> None:
             batch.remove_ticket(container)
         for subject in memory.attempts:
             batch.remove_attempts(subject)
+        for container in memory.shown:
+            batch.remove_shown(container)  # what it held then may be elsewhere now
         batch.set_confirmed_digest(None)
         batch.set_claims_complete(False)
         batch.put_intent(Intent(SURVEY, "survey", now_s))

@@ -118,6 +118,13 @@ class RecordWriter(ABC):
     def remove_seen(self, container: str) -> None:
         self._accept(Put("seen", container, None))
 
+    def put_shown(self, container: str, at_s: float) -> None:
+        """When the container first showed its disks and its guests to this record."""
+        self._accept(Put("shown", container, at_s))
+
+    def remove_shown(self, container: str) -> None:
+        self._accept(Put("shown", container, None))
+
     def set_confirmed_digest(self, digest: str | None) -> None:
         self._accept(Put(SITE, "confirmed_digest", digest))
 

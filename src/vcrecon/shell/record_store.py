@@ -32,6 +32,8 @@ MIGRATIONS: tuple[str, ...] = (
                          reason TEXT NOT NULL, message TEXT NOT NULL, facts TEXT NOT NULL);
     CREATE INDEX events_by_subject ON events (subject, id);
     """,
+    # What a container showed was not told from when it answered.
+    "INSERT INTO memory SELECT 'shown', key, value FROM memory WHERE kind = 'seen';",
 )
 SITE = "site"
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -63,6 +65,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "tickets": _kind(Ticket, durable=True),
         "answered": _kind(str, durable=False),
         "seen": _kind(float, durable=False),
+        "shown": _kind(float, durable=False),
         # The attributes of Memory that are single values; the key is the attribute's name.
         SITE: _kind(str | bool, durable=True),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.lab.conformance.case import Case, look_script, looked, nothing, shape
-from tests.lab.conformance.place import DISK_BYTES, GUEST, IMAGE_BYTES, OTHER, SITE, THICK, Place
+from tests.lab.conformance.place import DISK_BYTES, GUEST, IMAGE_BYTES, OTHER, SITE, THICK, Place, nowhere_else
 
 from vcrecon.core.actions import (
     Action,
@@ -152,7 +152,7 @@ def _fetch(place: Place) -> Iterator[Case]:
 
 def _create(place: Place) -> Iterator[Case]:
     b = Builder(place, "create-volume")
-    thick = b.step(CreateVolume("here", WHY, THICK, 1))
+    thick = b.step(CreateVolume("here", WHY, THICK, 1, elsewhere=nowhere_else(b.place, THICK)))
     fetched = b.fetched()
     yield b.case("thick", thick, fetched)
     yield b.case("thick, complete one there", thick, [*fetched, b.volume(THICK_LIVE, "vc.epoch=1")])
@@ -199,7 +199,7 @@ def _create(place: Place) -> Iterator[Case]:
 
 def _thin(place: Place) -> Iterator[Case]:
     b = Builder(place, "create-volume")
-    thin = b.step(CreateVolume("here", WHY, GUEST, 3))
+    thin = b.step(CreateVolume("here", WHY, GUEST, 3, elsewhere=nowhere_else(b.place, GUEST)))
     golden = [b.step(FetchImage("here", WHY, "root.tar")).script]
     yield b.case("thin", thin, golden, needs=MAPPED)
     yield b.case("thin, complete one there", thin, [*golden, thin.script], needs=MAPPED)
@@ -277,13 +277,13 @@ def _aside(place: Place) -> Iterator[Case]:
     yield b.case("no volume", aside, needs=ASKED)
     yield b.case("the name is taken", aside, [b.ours(), b.ours(ASIDE)], needs=ASKED)
     yield b.case("mounted", aside, [*b.filled(), f"mount {device(place.group, LIVE)} {mount_point(LIVE)}"], needs=ASKED)
-    back = b.step(Restore("here", WHY, GUEST, ASIDE, 1, True))
+    back = b.step(Restore("here", WHY, GUEST, ASIDE, 1, True, elsewhere=nowhere_else(b.place, GUEST)))
     yield b.case("taken back", back, [b.ours(ASIDE, "vc.quarantined=removed")])
     yield b.case("taken back, no volume", back)
     yield b.case("taken back, a live one is there", back, [b.ours(ASIDE, "vc.quarantined=removed"), b.ours()])
     yield b.case(
         "taken back, without rename",
-        b.step(Restore("here", WHY, GUEST, LIVE, 1, False)),
+        b.step(Restore("here", WHY, GUEST, LIVE, 1, False, elsewhere=nowhere_else(b.place, GUEST))),
         [b.ours(LIVE, "vc.quarantined=removed")],
     )
 
@@ -307,7 +307,10 @@ def _remove(place: Place) -> Iterator[Case]:
     yield b.case("a kept disk", prune, [kept])
     yield b.case("a kept disk, twice", prune, [kept, prune.script])
     yield b.case("a live disk by prune", b.step(Prune("here", WHY, GUEST, LIVE, 1)), [b.ours()])
-    origin = [b.step(FetchImage("here", WHY, "root.tar")).script, b.step(CreateVolume("here", WHY, GUEST, 1)).script]
+    origin = [
+        b.step(FetchImage("here", WHY, "root.tar")).script,
+        b.step(CreateVolume("here", WHY, GUEST, 1, elsewhere=nowhere_else(b.place, GUEST))).script,
+    ]
     yield b.case(
         "a golden volume with snapshots", f"lvremove -y {place.group}/{b.golden} >/dev/null", origin, needs=MAPPED
     )
@@ -363,7 +366,7 @@ def _copy(place: Place) -> Iterator[Case]:
     yield b.case("proved by another digest", prove, carried)
     yield b.case("proved, no volume", prove, needs=MAPPED)
     copied = Volume(LIVE, GUEST, 0, IMAGE_BYTES, boots=2, incoming=True, copy_of=(1, 2))
-    activate = b.step(ActivateCopy("here", WHY, GUEST, LIVE, 2, True), copied)
+    activate = b.step(ActivateCopy("here", WHY, GUEST, LIVE, 2, True, elsewhere=nowhere_else(b.place, GUEST)), copied)
     proved = b.volume(LIVE, "vc.incoming", f"vc.guest={GUEST}", "vc.boots=2", "vc.copy=1.2")
     yield b.case("activated", activate, [proved])
     yield b.case("activated, twice", activate, [proved, activate.script])

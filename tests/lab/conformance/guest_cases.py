@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tests.lab.conformance.case import Answer, Case, Facts, look_script, looked, nothing
 from tests.lab.conformance.disk_cases import ASKED, LIVE, MAPPED, Builder
-from tests.lab.conformance.place import GUEST, OTHER, VLAN, Place
+from tests.lab.conformance.place import GUEST, OTHER, VLAN, Place, nowhere_else
 
 from vcrecon.core.actions import Hold, StartGuest, StopGuest
 from vcrecon.core.observation import Part
@@ -29,7 +29,7 @@ class GuestBuilder(Builder):
 
     def __init__(self, place: Place, family: str) -> None:
         super().__init__(place, family)
-        self.start = self.step(StartGuest("here", WHY, GUEST, LIVE, 1, 2, False))
+        self.start = self.step(StartGuest("here", WHY, GUEST, LIVE, 1, 2, False, elsewhere=nowhere_else(place, GUEST)))
         ours = f"{GUEST} | {OTHER} | cf-foreign"
         stop = (
             f"for guest in $(virsh -q list --all --name); do case $guest in {ours})"

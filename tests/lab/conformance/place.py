@@ -14,6 +14,8 @@ from tests.lab.conformance.serving import Offer
 
 from vcrecon.core.memory import Memory
 from vcrecon.core.observation import Seen, Storage, Volume
+from vcrecon.core.plan import View
+from vcrecon.core.proof import NotElsewhere, not_elsewhere
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World
 from vcrecon.host.scripts import Bench, Secrets
@@ -120,6 +122,14 @@ class Place:
         return Bench(
             Wanted(self.spec), world, Memory(), Secrets(b"conformance-site-secret-32-bytes", lambda g: PASSWORD_HASH)
         )
+
+
+def nowhere_else(place: Place, guest: str) -> NotElsewhere:
+    """The proof that an action needs which begins a copy: no other container is in the suite's site."""
+    bench = place.bench()
+    found = not_elsewhere(View(bench.wanted, bench.world, bench.memory, 0.0), guest, "here")
+    assert isinstance(found, NotElsewhere)
+    return found
 
 
 def _guest(name: str, number: int) -> Guest:
