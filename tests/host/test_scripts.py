@@ -476,6 +476,24 @@ class TestRealShell:
         assert not (tmp_path / "loaded").exists()
         assert not (tmp_path / "firewall").exists()
 
+    @pytest.mark.parametrize("tags", ["vcrecon,vc.guest=alice,vc.epoch=2", "vcrecon,vc.incoming,vc.copy=1.2"])
+    def test_a_copy_that_comes_late_is_not_written_over_a_disk(self, stubs: Stubs, tags: str) -> None:
+        """A server that hung may start the step of a lost connection long after another one carried the disk over."""
+        stubs.add("lvs", f"echo {tags}")
+        stubs.add("zstd")
+        stubs.add("dd")
+        result = stubs.run(lines(DISKS.write("alice", thick=False)), b"data")
+        assert result.returncode == UNSAFE
+        assert b"does not wait for a copy" in result.stderr
+        assert [call.split()[0] for call in stubs.calls] == ["lvs"]
+
+    def test_a_copy_is_written_into_the_volume_that_waits_for_it(self, stubs: Stubs) -> None:
+        stubs.add("lvs", "echo vcrecon,vc.incoming,vc.guest=alice")
+        stubs.add("zstd", "cat")
+        stubs.add("dd", f"cat > {stubs.directory}/disk")
+        assert stubs.run(lines(DISKS.write("alice", thick=False)), b"data").returncode == 0
+        assert (stubs.directory / "disk").read_bytes() == b"data"
+
     def test_a_download_that_does_not_match_is_thrown_away(self, stubs: Stubs, tmp_path: Path) -> None:
         stubs.add("curl", 'while [ "$1" != -o ]; do shift; done; echo something else > "$2"')
         script = lines(DISKS.fetch(replace(IMAGE, kernel=KERNEL, initrd=INITRD), golden=False))

@@ -314,7 +314,15 @@ class Disks:
         block = device(self.group, guest_volume(guest))
         # Without its volume the copy would go into a file in memory, under the very name that LVM needs.
         conversion = "fsync,nocreat" if thick else "sparse,fsync,nocreat"
-        return [f"zstd -q -d -c | dd of={block} bs=4M iflag=fullblock conv={conversion} status=none"]
+        return [
+            # A host that hung may start this step long after its connection was given up, beside a disk in use.
+            f"tags=$(lvs --noheadings -o lv_tags {self.path(guest_volume(guest))})",
+            "if ! echo $tags | grep -q -w vc.incoming || echo $tags | grep -q vc.copy=; then",
+            f"  echo '{guest_volume(guest)} does not wait for a copy' >&2",
+            f"  exit {UNSAFE}",
+            "fi",
+            f"zstd -q -d -c | dd of={block} bs=4M iflag=fullblock conv={conversion} status=none",
+        ]
 
     def digest(self, volume: str) -> list[str]:
         """Print the SHA-256 of the whole disk."""
