@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
+import socket
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -493,6 +495,20 @@ class TestRealShell:
         stubs.add("dd", f"cat > {stubs.directory}/disk")
         assert stubs.run(lines(DISKS.write("alice", thick=False)), b"data").returncode == 0
         assert (stubs.directory / "disk").read_bytes() == b"data"
+
+    def test_a_download_that_stands_still_is_given_up(self, tmp_path: Path) -> None:
+        """A server that hangs keeps its connections: without a limit the step would hold its lock for ever."""
+        silent = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/kernel"
+        image = replace(IMAGE, kernel=replace(KERNEL, url=url), initrd=None)
+        script = lines(DISKS.fetch_boot_files(image)).replace("/var/lib/vcrecon/images", str(tmp_path))
+        waits = re.findall(r"--speed-time ([0-9]+)", script)
+        assert waits
+        assert all(10 <= int(wait) <= 120 for wait in waits)
+        script = re.sub(r"--speed-time [0-9]+", "--speed-time 1", script).replace("--retry 3", "--retry 0")
+        with silent:
+            result = subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=60)
+        assert b"curl: (28)" in result.stderr
 
     def test_a_download_that_does_not_match_is_thrown_away(self, stubs: Stubs, tmp_path: Path) -> None:
         stubs.add("curl", 'while [ "$1" != -o ]; do shift; done; echo something else > "$2"')

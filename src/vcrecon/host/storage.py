@@ -29,6 +29,7 @@ from vcrecon.spec.model import Artifact, Container, Image
 
 INITS = ("sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init", "bin/init")
 _INIT = re.compile(r"(?:^|\s)init=/([\w./-]+)", re.ASCII)
+_PATIENCE = "--connect-timeout 10 --speed-limit 1 --speed-time 60"
 TAR = "tar -x --numeric-owner --xattrs --acls"
 
 
@@ -423,7 +424,10 @@ def tell_users(path: str) -> list[str]:
 
 
 def _download(image: Image, artifact: Artifact) -> list[str]:
-    """Fetch one file by its SHA-256, going on where an earlier try was cut off."""
+    """Fetch one file by its SHA-256, going on where an earlier try was cut off.
+
+    A transfer that stands still is given up: the step holds a lock, and a server that hangs keeps its connections.
+    """
     wrong = (
         f"image {image.name}: {artifact.url}: its SHA-256 is not what images.yaml says; compare with `sha256sum` where "
         "the file was made, and correct the file or images.yaml"
@@ -433,8 +437,8 @@ def _download(image: Image, artifact: Artifact) -> list[str]:
     return [
         f"if [ ! -e {file} ]; then",
         f"  if [ ! -e {part} ] || ! {check}; then",
-        f"    curl -fsSL --retry 3 --connect-timeout 10 -C - -o {part} {quote(artifact.url)} ||",
-        f"      curl -fsSL --connect-timeout 10 -o {part} {quote(artifact.url)}",
+        f"    curl -fsSL --retry 3 {_PATIENCE} -C - -o {part} {quote(artifact.url)} ||",
+        f"      curl -fsSL {_PATIENCE} -o {part} {quote(artifact.url)}",
         "  fi",
         f"  if ! {check}; then",
         f"    rm -f {part}",
