@@ -22,11 +22,11 @@ PORT = 22
 TRUNK = "trunk"
 DISK_BYTES = 24 << 20
 RUN_BYTES = 1 << 20
-QUICK_KEEPALIVE = "ClientAliveInterval 1\nClientAliveCountMax 3\n"
+QUICK_KEEPALIVE = "ClientAliveInterval 1\nClientAliveCountMax 3\nLoginGraceTime 20\n"
 """As docs/containers.md wants it, but quicker: a server that never asks keeps the commands of a master that is gone.
 
 One that has something to say does not ask: there TCP gives up, by its own settings after a quarter of an hour, and
-here after some seconds (`tcp_retries2`).
+here after some seconds (`tcp_retries2`). A login that was cut off is kept for two minutes by default.
 """
 BLKIO = Path("/sys/fs/cgroup/blkio")
 """Only the first version of cgroups is used: its limits work on a loop device whose file system writes through."""

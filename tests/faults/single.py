@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.faults import weather
 from tests.faults.box import Box, many, run
 from tests.faults.one import host_of
 
 from vcrecon.boot.images import recipe
-from vcrecon.errors import HostError, Unreachable
+from vcrecon.errors import HostError
 from vcrecon.host.steps import LOCKED, locked
 
 DEADLINE_S = 180.0
 """OpenSSH 9.2 takes up to twice the time that its settings say until it gives a client up."""
-MARK = Path("var/lib/mark")
 
 
 def as_installed(box: Box) -> None:
@@ -67,34 +64,8 @@ async def a_master_that_vanished_holds_no_lock(box: Box) -> list[str]:
     return [] if begun and given_up else [f"a master that vanished holds its lock for {DEADLINE_S:g} s and more"]
 
 
-async def what_a_lost_connection_carried_is_never_delivered(box: Box) -> list[str]:
-    """Once vcrecon has given a connection up it may plan anew: nothing of before may come late (S7)."""
-    as_installed(box)
-    host = host_of(box, DEADLINE_S)
-    pipe = await host.open(f"read -r word && touch /{MARK}")
-    await host.run(":", deadline_s=10.0)
-    old = set(box.sessions())
-    async with weather.hole(box, random.Random(1)):
-        await pipe.write(b"go\n")
-        try:
-            await asyncio.wait_for(pipe.finish(), DEADLINE_S)
-        except Unreachable:
-            pass
-        else:
-            return ["a connection into a black hole was not given up"]
-
-    async def ended() -> bool:
-        return not old & set(box.sessions())
-
-    left = [] if await until(ended) else ["the other side of a lost connection lives on"]
-    late = ["what a lost connection carried was delivered after all"] if (box.root / MARK).exists() else []
-    await host.close()
-    return left + late
-
-
 SCENARIOS: dict[str, Callable[[Box], Awaitable[list[str]]]] = {
-    scenario.__name__: scenario
-    for scenario in (a_master_that_vanished_holds_no_lock, what_a_lost_connection_carried_is_never_delivered)
+    scenario.__name__: scenario for scenario in (a_master_that_vanished_holds_no_lock,)
 }
 
 
