@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
+import socket
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -48,8 +50,9 @@ from vcrecon.core.actions import (
     StartGuest,
     StopGuest,
 )
+from vcrecon.core.wanted import Wanted
 from vcrecon.errors import Permanent, Transient
-from vcrecon.host import context, scripts
+from vcrecon.host import context, firewall, network, scripts
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.host.steps import CORRUPT, LOCKED, REFUSED, UNSAFE, Step, failure, locked, refuse
 from vcrecon.host.storage import Disks
@@ -286,6 +289,11 @@ def lines(found: list[str]) -> str:
 DISKS = Disks("vg", "pool", "lab")
 
 
+def rule_set() -> bytes:
+    wanted = Wanted(a_spec({"c1": ["alice"]}))
+    return firewall.render(wanted.firewall("c1", [wanted.spec.guests["alice"]])).encode()
+
+
 class TestRealShell:
     """The pure parts run in real sh, with real tar, grep and sha256sum; LVM and mounts are stubs."""
 
@@ -448,6 +456,65 @@ class TestRealShell:
         script = lines(DISKS.prove("alice", digest, ["vc.copy=1.2"])).replace("/dev/vg/vcg-alice", str(block))
         assert stubs.run(script).returncode == status
         assert stubs.calls == (["lvchange --addtag vc.copy=1.2 vg/vcg-alice"] if status == 0 else [])
+
+    def firewall(self, stubs: Stubs, tmp_path: Path, rules: bytes) -> subprocess.CompletedProcess[bytes]:
+        """Run the step with these rules; nft keeps what it is given in `loaded`, or lists nothing."""
+        for name in ("sysctl", "mkdir"):
+            stubs.add(name)
+        stubs.add("nft", f'if [ "$1" = -f ]; then cat >> {tmp_path}/loaded; fi')
+        script = lines(network.set_up_firewall("the-digest"))
+        return stubs.run(script.replace("/run/vcrecon/firewall", f"{tmp_path}/firewall"), rules)
+
+    def test_whole_rules_are_loaded_and_remembered(self, stubs: Stubs, tmp_path: Path) -> None:
+        rules = rule_set()
+        result = self.firewall(stubs, tmp_path, rules)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert (tmp_path / "loaded").read_bytes() == rules
+        assert (tmp_path / "firewall").read_text().startswith("the-digest ")
+
+    def test_rules_that_were_cut_off_on_their_way_are_not_taken_for_whole(self, stubs: Stubs, tmp_path: Path) -> None:
+        """Between two tables the beginning of a rule set is a rule set of its own, without the rest (S12)."""
+        rules = rule_set()
+        ends = [0, *(at for at in range(1, len(rules)) if rules[:at].endswith(b"}\n"))]
+        assert len(ends) > 5
+        for end in ends:
+            result = self.firewall(stubs, tmp_path, rules[:end])
+            assert result.returncode == 1
+            assert b"cut off on their way" in result.stderr
+        assert not (tmp_path / "loaded").exists()
+        assert not (tmp_path / "firewall").exists()
+
+    @pytest.mark.parametrize("tags", ["vcrecon,vc.guest=alice,vc.epoch=2", "vcrecon,vc.incoming,vc.copy=1.2"])
+    def test_a_copy_that_comes_late_is_not_written_over_a_disk(self, stubs: Stubs, tags: str) -> None:
+        """A server that hung may start the step of a lost connection long after another one carried the disk over."""
+        stubs.add("lvs", f"echo {tags}")
+        stubs.add("zstd")
+        stubs.add("dd")
+        result = stubs.run(lines(DISKS.write("alice", thick=False)), b"data")
+        assert result.returncode == UNSAFE
+        assert b"does not wait for a copy" in result.stderr
+        assert [call.split()[0] for call in stubs.calls] == ["lvs"]
+
+    def test_a_copy_is_written_into_the_volume_that_waits_for_it(self, stubs: Stubs) -> None:
+        stubs.add("lvs", "echo vcrecon,vc.incoming,vc.guest=alice")
+        stubs.add("zstd", "cat")
+        stubs.add("dd", f"cat > {stubs.directory}/disk")
+        assert stubs.run(lines(DISKS.write("alice", thick=False)), b"data").returncode == 0
+        assert (stubs.directory / "disk").read_bytes() == b"data"
+
+    def test_a_download_that_stands_still_is_given_up(self, tmp_path: Path) -> None:
+        """A server that hangs keeps its connections: without a limit the step would hold its lock for ever."""
+        silent = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/kernel"
+        image = replace(IMAGE, kernel=replace(KERNEL, url=url), initrd=None)
+        script = lines(DISKS.fetch_boot_files(image)).replace("/var/lib/vcrecon/images", str(tmp_path))
+        waits = re.findall(r"--speed-time ([0-9]+)", script)
+        assert waits
+        assert all(10 <= int(wait) <= 120 for wait in waits)
+        script = re.sub(r"--speed-time [0-9]+", "--speed-time 1", script).replace("--retry 3", "--retry 0")
+        with silent:
+            result = subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=60)
+        assert b"curl: (28)" in result.stderr
 
     def test_a_download_that_does_not_match_is_thrown_away(self, stubs: Stubs, tmp_path: Path) -> None:
         stubs.add("curl", 'while [ "$1" != -o ]; do shift; done; echo something else > "$2"')

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,18 @@ def start(
     client_key: Path | None = None,
     listen: str = "127.0.0.1",
     max_sessions: int = 100,
+    max_startups: str = "1000",
     kex: str | None = None,
     environment: dict[str, str] | None = None,
+    inside: Sequence[str] = (),
+    listens: Callable[[], bool] | None = None,
+    more: str = "",
 ) -> Sshd:
-    """Start a server and wait until it accepts. Keys are made in `directory` unless given."""
+    """Start a server and wait until it accepts. Keys are made in `directory` unless given.
+
+    `inside` is a command that runs another in its place, such as `nsenter` with its options; `listens` tells whether
+    the server is there, where a connect may not get through; `more` are further lines of the configuration.
+    """
     assert SSHD is not None, SKIP_REASON
     directory.mkdir(parents=True, exist_ok=True)
     host_key = host_key or make_key(directory / "host_key")
@@ -95,33 +104,40 @@ def start(
         f"Port {port}\nListenAddress {listen}\nHostKey {host_key}\n"
         f"AuthorizedKeysFile {directory / 'authorized_keys'}\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-        f"SetEnv HOME={directory}\nPidFile none\nPrintMotd no\nMaxSessions {max_sessions}\nMaxStartups 1000\n"
-        + (f"KexAlgorithms {kex}\n" if kex else "")
+        f"SetEnv HOME={directory}\nPidFile none\nPrintMotd no\n"
+        f"MaxSessions {max_sessions}\nMaxStartups {max_startups}\n" + (f"KexAlgorithms {kex}\n" if kex else "") + more
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # privilege separation insists on it
     with (directory / "sshd.log").open("ab") as log:
         process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(config)],
+            [*inside, SSHD, "-D", "-e", "-f", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
         )
-    wait_until_it_accepts(process, port, directory / "sshd.log")
-    return Sshd(directory, "127.0.0.1", port, getpass.getuser(), host_key, client_key, process)
+    address = "127.0.0.1" if listen == "0.0.0.0" else listen
+    wait_until_it_accepts(process, port, directory / "sshd.log", listens or (lambda: _accepts(address, port)))
+    return Sshd(directory, address, port, getpass.getuser(), host_key, client_key, process)
 
 
-def wait_until_it_accepts(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_it_accepts(
+    process: subprocess.Popen[bytes], port: int, log: Path, listens: Callable[[], bool] | None = None
+) -> None:
     """Until something listens on the port. Raises RuntimeError, with the log, when the server ended."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if listens() if listens else _accepts("127.0.0.1", port):
+            return
         time.sleep(0.01)
     process.kill()
     raise RuntimeError(f"sshd did not start: {log.read_text()}")
+
+
+def _accepts(address: str, port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((address, port)) == 0
 
 
 def _descendants(root: int) -> list[int]:

@@ -19,12 +19,15 @@ from vcrecon.host.names import TAP_PATTERN, VLAN_PATTERN, bridge
 from vcrecon.spec.model import AllowRule, Network, Service
 
 TABLES = (("bridge", "vcrecon"), ("ip", "vcrecon"), ("inet", "vcrecon"))
+END = "# complete"
+"""The last line. What was cut off between two tables on its way would be a rule set of its own."""
 
 
 def render(firewall: Firewall) -> str:
     """The whole rule set; loading it replaces the earlier one in one transaction."""
     fresh = "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in TABLES)
-    return fresh + _bridge_table(firewall) + _nat_table(firewall.services, firewall.networks) + _inet_table(firewall)
+    tables = _bridge_table(firewall) + _nat_table(firewall.services, firewall.networks) + _inet_table(firewall)
+    return f"{fresh}{tables}{END}\n"
 
 
 def _set(name: str, kind: str, elements: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vcrecon.core.wanted import WantedBridge
-from vcrecon.host.firewall import TABLES
+from vcrecon.host.firewall import END, TABLES
 from vcrecon.host.names import FIREWALL_FILE, MARK, RUN_DIR, bridge, bridge_mac, vlan_link
 from vcrecon.host.steps import quote
 
@@ -24,11 +24,16 @@ def set_up_firewall(digest: str) -> list[str]:
     having to know how nft prints each rule.
     """
     return [
+        "rules=$(cat)",
+        "case $rules in",
+        f"  *{quote(END)}) ;;",
+        "  *) echo 'the rules were cut off on their way' >&2; exit 1 ;;",
+        "esac",
         f"mkdir -p {RUN_DIR}",
         "sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.arp_ignore=1",
         "sysctl -q -e -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0"
         " net.bridge.bridge-nf-call-arptables=0",
-        "nft -f -",
+        "printf '%s\\n' \"$rules\" | nft -f -",
         f"sum=$({{ {LIST_RULES} }} | sha256sum | cut -d ' ' -f 1)",
         f'echo "{digest} $sum" > {FIREWALL_FILE}',
     ]

@@ -29,6 +29,7 @@ from vcrecon.spec.model import Artifact, Container, Image
 
 INITS = ("sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init", "bin/init")
 _INIT = re.compile(r"(?:^|\s)init=/([\w./-]+)", re.ASCII)
+_PATIENCE = "--connect-timeout 10 --speed-limit 1 --speed-time 60"
 TAR = "tar -x --numeric-owner --xattrs --acls"
 
 
@@ -314,7 +315,15 @@ class Disks:
         block = device(self.group, guest_volume(guest))
         # Without its volume the copy would go into a file in memory, under the very name that LVM needs.
         conversion = "fsync,nocreat" if thick else "sparse,fsync,nocreat"
-        return [f"zstd -q -d -c | dd of={block} bs=4M iflag=fullblock conv={conversion} status=none"]
+        return [
+            # A host that hung may start this step long after its connection was given up, beside a disk in use.
+            f"tags=$(lvs --noheadings -o lv_tags {self.path(guest_volume(guest))})",
+            "if ! echo $tags | grep -q -w vc.incoming || echo $tags | grep -q vc.copy=; then",
+            f"  echo '{guest_volume(guest)} does not wait for a copy' >&2",
+            f"  exit {UNSAFE}",
+            "fi",
+            f"zstd -q -d -c | dd of={block} bs=4M iflag=fullblock conv={conversion} status=none",
+        ]
 
     def digest(self, volume: str) -> list[str]:
         """Print the SHA-256 of the whole disk."""
@@ -415,7 +424,10 @@ def tell_users(path: str) -> list[str]:
 
 
 def _download(image: Image, artifact: Artifact) -> list[str]:
-    """Fetch one file by its SHA-256, going on where an earlier try was cut off."""
+    """Fetch one file by its SHA-256, going on where an earlier try was cut off.
+
+    A transfer that stands still is given up: the step holds a lock, and a server that hangs keeps its connections.
+    """
     wrong = (
         f"image {image.name}: {artifact.url}: its SHA-256 is not what images.yaml says; compare with `sha256sum` where "
         "the file was made, and correct the file or images.yaml"
@@ -425,8 +437,8 @@ def _download(image: Image, artifact: Artifact) -> list[str]:
     return [
         f"if [ ! -e {file} ]; then",
         f"  if [ ! -e {part} ] || ! {check}; then",
-        f"    curl -fsSL --retry 3 --connect-timeout 10 -C - -o {part} {quote(artifact.url)} ||",
-        f"      curl -fsSL --connect-timeout 10 -o {part} {quote(artifact.url)}",
+        f"    curl -fsSL --retry 3 {_PATIENCE} -C - -o {part} {quote(artifact.url)} ||",
+        f"      curl -fsSL {_PATIENCE} -o {part} {quote(artifact.url)}",
         "  fi",
         f"  if ! {check}; then",
         f"    rm -f {part}",

@@ -98,6 +98,8 @@ def container(
         files={
             "etc/ssh/sshd_config.d/vcrecon.conf": (
                 "UseDNS no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+                # By default a step that waits for input from a master that lost its power holds its lock for two hours.
+                "ClientAliveInterval 10\nClientAliveCountMax 2\n"
             ),
             "etc/modules-load.d/vcrecon.conf": "8021q\ndm_thin_pool\n",
         },
