@@ -55,8 +55,11 @@ def _firewall(place: Place) -> Iterator[Case]:
     made = piped(load)
     yield b.network("loaded", load)
     yield b.network("loaded twice", load, (made,))
-    yield b.network("a rule that nft does not take", load, (made,), stdin=rules + b"garbage here\n")
+    end = f"{firewall.END}\n".encode()
+    junk = rules.removesuffix(end) + b"garbage here\n" + end
+    yield b.network("a rule that nft does not take", load, (made,), stdin=junk)
     yield b.network("rules cut short", load, (made,), stdin=rules[: len(rules) // 2])
+    yield b.network("rules cut between two tables", load, (made,), stdin=rules[: rules.index(b"table inet vcrecon {")])
     yield b.network("no rules at all", load, stdin=b"")
     look = look_script(place, [Part.NETWORK])
     now: dict[str, object] = {"then": "", "reduce": looked(Part.NETWORK, of="stdout")}
