@@ -12,7 +12,7 @@ TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2
 PYTEST_FLAGS ?= -n 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-bare-metal test-packages check format bench pictures lock clean
+.PHONY: help venv demo test test-bare-metal soak test-packages check format bench pictures lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -25,16 +25,20 @@ $(VENV)/.stamp: requirements.lock pyproject.toml .ci/venv
 demo: venv ## run the tutorial site, simulated, from spec to self-healing (about two minutes)
 	$(BIN)/vcrecon demo
 
-# The lab's emulated hosts leave processor time: the bench's installs run beside it.
+# The lab's emulated hosts leave processor time: installs on the bench and the simulation run beside it.
 test: venv test-packages check ## everything that must pass before a change lands
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab and not bare_metal"
-	.ci/beside '$(BIN)/pytest -m "bare_metal and not lab" --durations=0' \
-		$(BIN)/pytest -m "lab and not bare_metal" --durations=40
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab and not bare_metal and not simulation"
+	.ci/beside '$(BIN)/pytest -m "bare_metal and not lab" --durations=0 && \
+		$(BIN)/pytest -n 2 --dist load -m simulation --durations=10' \
+		sh -c '$(BIN)/pytest -m "lab and not bare_metal" --durations=40 && \
+		$(BIN)/pytest -m "lab and bare_metal" --durations=20'
 
-# One lab at a time: that of `test` leaves no time in continuous integration for this one's forty minutes.
-test-bare-metal: venv test-packages ## all installs: those over PXE in a lab too, captures, images built twice (root)
+test-bare-metal: venv test-packages ## all installs: also captured machines, images built twice, the whole story over PXE
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and not lab"
-	$(BIN)/pytest -m "bare_metal and lab"
+	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and lab"
+
+soak: venv ## play faults for hours: the simulation, its sweeps, specs, real processes (docs/RELIABILITY.md)
+	$(BIN)/python -m tests.simulation --schedules 100000 --jobs $$(nproc) --json
 
 test-packages:
 	@if [ "$$(id -u)" -eq 0 ] && [ -e /etc/debian_version ]; then \

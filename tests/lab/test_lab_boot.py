@@ -336,6 +336,7 @@ def _damage(site: LabSite) -> None:
     bad.replace(system)
 
 
+@pytest.mark.by_hand
 def test_a_damaged_image_is_never_booted(metal: LabSite) -> None:
     """After the reset the machine asks again, and by a person's word it is still to be reinstalled."""
     began_s = time.time()
@@ -349,6 +350,7 @@ def test_a_damaged_image_is_never_booted(metal: LabSite) -> None:
     assert not _container(metal.status(), "c06")["reachable"]
 
 
+@pytest.mark.by_hand
 def test_another_master_takes_over_and_no_container_and_no_guest_notices(metal: LabSite) -> None:
     """The first one is lost in the middle of its work. All that comes after this is done by the second."""
     archive, second = metal.log.parent / "export.tar.gz", metal.log.parent / "second"
@@ -393,6 +395,7 @@ def _lives(site: LabSite) -> dict[str, str]:
     return found
 
 
+@pytest.mark.by_hand
 def test_a_download_that_is_cut_in_the_middle_goes_on_from_there(metal: LabSite) -> None:
     """The master itself is stopped and started: the ticket, the token and the half download outlive it."""
     system = boot_files.system_file(metal.files.boot)

@@ -93,7 +93,7 @@ class Play:
             room.main.start()
         room.pin_hosts()
         room.foreign.remove_namesakes()
-        if strikes.dropped:
+        while strikes.dropped:
             await strikes.drop_container()
         await room.edited()
         self.truth.spec_changed()

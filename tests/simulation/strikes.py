@@ -39,8 +39,7 @@ class Strikes:
         self.removed: set[str] = set()
         self.off: set[str] = set()
         self.bad_files = False
-        self.dropped: list[dict[str, Any]] = []
-        """The entries of containers that left the spec."""
+        self._entries = list(room.files.documents["containers"]["containers"])
 
     # --- the dice ------------------------------------------------------------------------------------------
 
@@ -59,6 +58,12 @@ class Strikes:
     def disturbed(self, container: str) -> None:
         """Whatever is there, or belongs there, may be started once more."""
         self.truth.may_restart |= self.room.on(container)
+
+    @property
+    def dropped(self) -> list[dict[str, Any]]:
+        """The entries of containers that left the spec."""
+        left = self.room.files.containers
+        return [entry for entry in self._entries if entry["name"] not in left]
 
     # --- guests --------------------------------------------------------------------------------------------
 
@@ -390,8 +395,15 @@ class Strikes:
         return ""
 
     async def lose_record(self) -> str:
-        """The state directory is lost together with the service."""
+        """The state directory is lost together with the service.
+
+        Not while a container that left the spec still has disks of guests: then nothing is left that knows of it, and
+        its guests are begun anew elsewhere. That is a limit of S1 (docs/RELIABILITY.md).
+        """
         main = self.room.main
+        gone = {entry["name"] for entry in self.dropped}
+        if any(gone & self.room.places(guest) for guest in self.room.known_guests):
+            raise LookupError("somebody would be forgotten")
         if not main.alive:
             raise LookupError("it does not run")
         main.kill()
@@ -532,14 +544,13 @@ class Strikes:
         documents = self.room.files.documents["containers"]
         entries = documents["containers"]
         if self.dropped:
-            entries.append(self.dropped.pop())
+            entries.append(self.dropped[0])
             self.room.files.deployment.setdefault(entries[-1]["name"], [])
         else:
             if len(entries) < 3:
                 raise LookupError("too few are left")
             entry = self.rng.choice(entries)
             entries.remove(entry)
-            self.dropped.append(entry)
             for guest in self.room.files.deployment.pop(entry["name"], []):
                 self.room.files.move(guest, self.rng.choice(entries)["name"])
         self.truth.may_restart |= self.room.known_guests

@@ -1,0 +1,51 @@
+"""The deterministic simulation in continuous integration: fresh seeds each run, and proof that it is deterministic.
+
+`VCRECON_SCHEDULES` says how many; without it a person's run plays a few and continuous integration 2,000.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BATCHES = 20
+SCHEDULES = int(os.environ.get("VCRECON_SCHEDULES") or (2000 if os.environ.get("CI") else 200))
+
+pytestmark = [pytest.mark.simulation, pytest.mark.slow, pytest.mark.timeout(3000)]
+
+
+def simulate(*arguments: str) -> tuple[dict[str, Any], str]:
+    """The last line of `python -m tests.simulation`, and all that it printed."""
+    command = [sys.executable, "-m", "tests.simulation", *arguments, "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False
+    )
+    lines = done.stdout.strip().splitlines()
+    assert lines, done.stderr
+    return json.loads(lines[-1]), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_whatever_happens_every_safety_rule_holds_and_the_site_comes_to_rest(batch: int) -> None:
+    first = random.SystemRandom().randrange(10**9)
+    found, output = simulate("--first-seed", str(first), "--schedules", str(SCHEDULES // BATCHES))
+    assert found["violations"] == 0, output
+    assert found["schedules"] == SCHEDULES // BATCHES
+
+
+def test_one_seed_is_one_story_wherever_and_after_whatever_it_is_played() -> None:
+    alone = {seed: simulate("--seed", str(seed))[0]["trace_hash"] for seed in (11, 12)}
+    program = "from tests.simulation.schedule import run; print(run(12).trace_hash, run(11).trace_hash, sep='\\n')"
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    together = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert together.stdout.split() == [alone[12], alone[11]]
