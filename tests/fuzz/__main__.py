@@ -44,7 +44,8 @@ def main() -> int:
     numbers = {
         "seed": seed, "inputs": tally.inputs, "accepted": tally.accepted, "refused": tally.refused,
         **{name: tally.count(kind) for kind, name in _KINDS.items()},
-        "seconds": round(tally.seconds, 1), "failing": failing(tally)[:FAILING_SHOWN_MAX],
+        "seconds": round(tally.seconds, 1), "computed_s": round(tally.computed_s, 1),
+        "failing": failing(tally)[:FAILING_SHOWN_MAX],
     }  # fmt: skip
     print(json.dumps(numbers) if options.json else "\n".join(f"{key:>13} {value}" for key, value in numbers.items()))
     return 1 if tally.faults else 0
@@ -70,7 +71,8 @@ def _explain(settings: Settings, tally: Tally, save: Path | None) -> None:
     """Each bug once: what was wrong, how to see it again, and the smallest input that shows it."""
     for name, (index, fault) in list(tally.distinct().items())[:SHRUNK_MAX]:
         same = len({i for i, other in tally.faults if f"{other.kind} {other.signature}" == name})
-        print(f"\n=== {fault.kind}, {same} times: {fault.signature}\n{fault.detail}\n  again: {commands(tally, [index])[0]}")
+        print(f"\n=== {fault.kind}, {same} times: {fault.signature}\n{fault.detail}")
+        print(f"  again: {commands(tally, [index])[0]}")
         case = shrink(settings, make(settings.seed, index), fault)
         print(f"  {show(case)}\n  saved in {_save(case, fault, settings.seed, index, save)}", flush=True)
 

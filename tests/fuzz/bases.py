@@ -1,4 +1,4 @@
-"""What inputs are made from: the specs that are shipped, and one that uses every key there is. Used by all of the fuzzer.
+"""What inputs are made from: the shipped specs, and one that uses every key there is. Used by all of the fuzzer.
 
 A `Case` is a base and what differs from it; a `Workshop` lays it out on disk and puts everything back afterwards.
 """

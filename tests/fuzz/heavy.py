@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from tests.fuzz.bases import Base
+
 from vcrecon.spec.nodes import FILE_BYTES_MAX
 
 Made = tuple[str, str, bytes]
@@ -24,7 +25,9 @@ def _fill(start: str, entry: str, end: str = "") -> bytes:
 
 
 def _wrong_entries(rng: random.Random, base: Base) -> Made:
-    file, key = rng.choice([("containers.yaml", "containers"), ("clusters.yaml", "clusters"), ("clusters.yaml", "guests")])
+    file, key = rng.choice(
+        [("containers.yaml", "containers"), ("clusters.yaml", "clusters"), ("clusters.yaml", "guests")]
+    )
     entry = rng.choice(["x, ", "{}, ", "[], ", "{x: y}, ", "~, "])
     return file, f"{entry!r} over and over", _fill(f"{key}: [", entry, "]\n")
 
@@ -66,10 +69,13 @@ def _many_guests(rng: random.Random, base: Base) -> Made:
 
 def _wide_containers(rng: random.Random, base: Base) -> Made:
     entries = "".join(
-        f"  - {{name: 'r{i}x[0-9999]', address: '10.{i}.0.1', memory: 1GiB, cores: 1, disk: 1GiB, trunk: e, volume_group: v}}\n"
+        f"  - {{name: 'r{i}x[0-9999]', address: '10.{i}.0.[0-9999]', memory: 1GiB, cores: 1, disk: 1GiB, trunk: e}}\n"
         for i in range(20_000)
     )
-    alike = "  - &c {name: 'c[0-9999]', address: '10.0.0.[0-9999]', memory: 1GiB, cores: 1, disk: 1GiB}\n" + "  - *c\n" * 5000
+    alike = (
+        "  - &c {name: 'c[0-9999]', address: '10.0.0.[0-9999]', memory: 1GiB, cores: 1, disk: 1GiB}\n"
+        + "  - *c\n" * 5000
+    )
     return "containers.yaml", "ranges of 10,000 containers", ("containers:\n" + rng.choice([entries, alike])).encode()
 
 
@@ -92,18 +98,28 @@ def _deep(rng: random.Random, base: Base) -> Made:
 
 
 def _long(rng: random.Random, base: Base) -> Made:
-    start, end = rng.choice([("site: ", "\n"), ("", ": x\n"), ('site: "', '"\n'), ("site: [", "]\n"), ("# ", "\n"), ("&", " x\n")])
+    start, end = rng.choice(
+        [("site: ", "\n"), ("", ": x\n"), ('site: "', '"\n'), ("site: [", "]\n"), ("# ", "\n"), ("&", " x\n")]
+    )
     piece = rng.choice(["x", "é", "\U0001f600", "1", "[1-9]", "x ", "\\n"])
     room = FILE_BYTES_MAX - rng.choice([0, 1, 100]) - len(start) - len(end)
     return "site.yaml", f"one text of {piece!r}", (start + piece * (room // len(piece.encode())) + end).encode()
 
 
 def _large(rng: random.Random, base: Base) -> Made:
-    return rng.choice(["site.yaml", "clusters.yaml"]), "larger than a file may be", _fill("", "# x\n") + b"# over the limit\n"
+    return (
+        rng.choice(["site.yaml", "clusters.yaml"]),
+        "larger than a file may be",
+        _fill("", "# x\n") + b"# over the limit\n",
+    )
 
 
 def _anchors(rng: random.Random, base: Base) -> Made:
-    return "images.yaml", "an anchor for each of many values", "".join(f"- &a{i}\n- *a{i}\n" for i in range(180_000)).encode()
+    return (
+        "images.yaml",
+        "an anchor for each of many values",
+        "".join(f"- &a{i}\n- *a{i}\n" for i in range(180_000)).encode(),
+    )
 
 
 def _unknown_guests(rng: random.Random, base: Base) -> Made:
@@ -112,6 +128,15 @@ def _unknown_guests(rng: random.Random, base: Base) -> Made:
 
 
 HEAVY: tuple[Callable[[random.Random, Base], Made], ...] = (
-    *(_wrong_entries, _unknown_keys, _one_key, _aliases, _guest_aliases, _many_guests, _wide_containers, _wide_clusters),
+    *(
+        _wrong_entries,
+        _unknown_keys,
+        _one_key,
+        _aliases,
+        _guest_aliases,
+        _many_guests,
+        _wide_containers,
+        _wide_clusters,
+    ),
     *(_wide_networks, _deep, _long, _large, _anchors, _unknown_guests),
 )

@@ -9,6 +9,7 @@ from tests.fuzz.bases import BASES, ODDITIES, Case, Oddity
 from tests.fuzz.heavy import heavy
 from tests.fuzz.texts import mutate_bytes, mutate_yaml
 from tests.fuzz.trees import dump, mutate
+
 from vcrecon.spec.text import FILES
 
 CUT_EVERY = 11

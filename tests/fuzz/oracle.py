@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from types import FrameType
 
 from tests.fuzz.bases import BASES, Case, Workshop
 from tests.fuzz.plans import Planner, Safety
+
 from vcrecon.core.plan import plan_container
 from vcrecon.errors import Problem, SpecError
 from vcrecon.spec.load import Loaded, load
@@ -53,20 +55,37 @@ class Overdue(BaseException):
     """The deadline of one input. No `except Exception` on the way takes it for something else."""
 
 
+IDLE_S = 0.001
+"""Who computes for less than this between two rings waits for something: a busy machine gives little, not nothing."""
+
+
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise Overdue inside when this process has computed, or waited, for so long. For the main thread."""
+    """Raise Overdue inside when this process has computed for so long, or has done nothing for so long.
 
-    def ring(_signal: int, _frame: FrameType | None) -> None:
+    Not after so long by the clock alone: what else the machine has to do is not the input's fault. For the main thread.
+    """
+    used_s = time.process_time()
+
+    def overdue(_signal: int, _frame: FrameType | None) -> None:
         raise Overdue
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal used_s
+        before_s, used_s = used_s, time.process_time()
+        if used_s - before_s < IDLE_S:
+            raise Overdue
+
+    before = signal.signal(signal.SIGPROF, overdue), signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 1.0)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before[0])
+        signal.signal(signal.SIGALRM, before[1])
 
 
 @dataclass
@@ -89,7 +108,9 @@ class Oracle:
                     verdict = self._take(case, directory)
             except Overdue as error:
                 where = _where(error)
-                return Verdict(False, (Fault("hang", f"hang {where}", f"not done after {self.deadline_s:g} s, in {where}"),))
+                return Verdict(
+                    False, (Fault("hang", f"hang {where}", f"not done after {self.deadline_s:g} s, in {where}"),)
+                )
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise

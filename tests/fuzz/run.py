@@ -7,6 +7,7 @@ kills it. Either way the input is named and the next ones go on in a new worker.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -23,10 +24,12 @@ from tests.fuzz.bases import Case, Workshop
 from tests.fuzz.inputs import make
 from tests.fuzz.oracle import Fault, Loader, Oracle
 from tests.fuzz.plans import Planner
+
 from vcrecon.core.plan import plan_container
 from vcrecon.spec.load import load
 
 _FORK = multiprocessing.get_context("fork")
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = resource.getpagesize()
 _ACCEPTED, _REFUSED, _AT = range(3)
 
@@ -35,7 +38,10 @@ Made = Callable[[int, int], Case]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is tested, and how long and how much memory one input may take. `hard_s` is the parent's deadline."""
+    """What is tested, and how long and how much memory one input may take.
+
+    `deadline_s` is of computing, or of waiting without any; `hard_s` of computing is the parent's.
+    """
 
     seed: int
     deadline_s: float = 20.0
@@ -46,7 +52,12 @@ class Settings:
 
     @property
     def hard_s(self) -> float:
-        return 2 * self.deadline_s + 1
+        return 2 * self.deadline_s
+
+    @property
+    def blocked_s(self) -> float:
+        """By the clock: a process that no signal ends and that does not compute either."""
+        return 30 * self.deadline_s
 
 
 @dataclass
@@ -57,6 +68,7 @@ class Tally:
     accepted: int = 0
     refused: int = 0
     seconds: float = 0.0
+    computed_s: float = 0.0
     faults: list[tuple[int, Fault]] = field(default_factory=list)
 
     @property
@@ -86,6 +98,7 @@ def run(settings: Settings, indexes: range, jobs: int = 1, progress: Callable[[T
                 worker.attend()
             tally.accepted = sum(worker.count(_ACCEPTED) for worker in workers)
             tally.refused = sum(worker.count(_REFUSED) for worker in workers)
+            tally.computed_s = sum(worker.computed_s for worker in workers)
             tally.seconds = time.monotonic() - began
             if progress is not None:
                 progress(tally)
@@ -118,9 +131,12 @@ class _Worker:
         self._indexes = indexes
         self._scratch = scratch
         self._tally = tally
-        # Accepted, refused, and the place in `indexes` that it is at; when it began that, by the monotonic clock.
+        # Accepted, refused, and the place in `indexes` that it is at; when it began that, by the monotonic clock and
+        # by its own processor time; processor time of all inputs that are done.
         self._counts: Any = _FORK.Array("q", [0, 0, 0], lock=False)
         self._since_s: Any = _FORK.Value("d", time.monotonic(), lock=False)
+        self._began_s: Any = _FORK.Value("d", 0.0, lock=False)
+        self._used_s: Any = _FORK.Value("d", 0.0, lock=False)
         self._process: ForkProcess
         self._start()
 
@@ -137,11 +153,21 @@ class _Worker:
             code = self._process.exitcode
             how = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
             self._lost(Fault("crash", f"the process ended by {how}", f"the process ended by {how}"))
-        elif time.monotonic() - self._since_s.value > self._settings.hard_s:
+        elif self._overdue():
             self._process.kill()
             self._process.join()
-            words = f"not done after {self._settings.hard_s:g} s, and no signal ended it"
+            words = f"not done after {self._settings.hard_s:g} s of computing, and no signal ended it"
             self._lost(Fault("hang", "hang that no signal ends", words))
+
+    @property
+    def computed_s(self) -> float:
+        """What its processes computed so far, in seconds."""
+        return float(self._used_s.value)
+
+    def _overdue(self) -> bool:
+        computed_s = _computed_s(self._process.pid) - self._began_s.value
+        waited_s = time.monotonic() - self._since_s.value
+        return computed_s > self._settings.hard_s or waited_s > self._settings.blocked_s
 
     def kill(self) -> None:
         if self._process.is_alive():
@@ -177,7 +203,7 @@ class _Worker:
     def _start(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(parents=True)
-        self._since_s.value = time.monotonic()
+        self._since_s.value, self._began_s.value = time.monotonic(), 0.0
         self.pipe, far = _FORK.Pipe(duplex=False)
         self._process = _FORK.Process(target=self._work, args=(far,), daemon=True)
         self._process.start()
@@ -188,13 +214,14 @@ class _Worker:
         settings, counts = self._settings, self._counts
         oracle = Oracle(Workshop(self._scratch), settings.deadline_s, settings.loader, settings.planner)
         for at in range(counts[_AT], len(self._indexes)):
-            counts[_AT], self._since_s.value = at, time.monotonic()
+            counts[_AT], self._since_s.value, self._began_s.value = at, time.monotonic(), time.process_time()
             index = self._indexes[at]
             verdict = oracle.judge(settings.make(settings.seed, index))
             for fault in verdict.faults:
                 far.send((index, fault))
             if not any(fault.kind in ("crash", "hang") for fault in verdict.faults):
                 counts[_ACCEPTED if verdict.accepted else _REFUSED] += 1
+            self._used_s.value += time.process_time() - self._began_s.value
         far.send(None)
 
 
@@ -206,6 +233,16 @@ def _bound_memory(more_bytes: int) -> None:
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _computed_s(process_id: int | None) -> float:
+    """Processor time of a process, in seconds; 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / _TICKS_A_SECOND
 
 
 def failing(tally: Tally) -> list[int]:

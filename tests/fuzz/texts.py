@@ -7,38 +7,55 @@ import re
 from collections.abc import Callable
 
 import yaml
-
 from tests.fuzz.bases import BASES, Base
+
 from vcrecon.spec.text import FILES
 
 TOKENS = (
-    *(b"[", b"]", b"{", b"}", b",", b":", b": ", b"- ", b"? ", b"| ", b">", b"&a ", b"*a", b"!", b"!!set ", b"!!binary "),
-    *(b"'", b'"', b"#", b" #", b"%", b"@", b"`", b"\\", b"---\n", b"...\n", b"<<: *a", b"~", b"=", b"\t", b"\r", b"\r\n"),
-    *(b"\n", b"\n\n", b"  ", b"\0", b"\xff", b"\xfe", b"\x80", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x1b"),
-    *(b"\xef\xbb\xbf", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xae", b"\xef\xbf\xbe", b"\xf0\x9f\x98\x80", b"\x7f", b"\x08"),
-    *(b"9" * 400, b"9" * 5000, b"a" * 70_000, b"[" * 30, b"{a: " * 30, b"- " * 30, b"[" * 3000, b"- " * 3000, b"? " * 300),
+    *(b"[", b"]", b"{", b"}", b",", b":", b": ", b"- ", b"? "),
+    *(b"| ", b">", b"&a ", b"*a", b"!", b"!!set ", b"!!binary "),
+    *(b"'", b'"', b"#", b" #", b"%", b"@", b"`", b"\\", b"---\n"),
+    *(b"...\n", b"<<: *a", b"~", b"=", b"\t", b"\r", b"\r\n"),
+    *(b"\n", b"\n\n", b"  ", b"\0", b"\xff", b"\xfe", b"\x80"),
+    *(b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x1b"),
+    *(b"\xef\xbb\xbf", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xae"),
+    *(b"\xef\xbf\xbe", b"\xf0\x9f\x98\x80", b"\x7f", b"\x08"),
+    *(b"9" * 400, b"9" * 5000, b"a" * 70_000, b"[" * 30, b"{a: " * 30),
+    *(b"- " * 30, b"[" * 3000, b"- " * 3000, b"? " * 300),
 )  # fmt: skip
 
 SNIPPETS = (
-    *("&a x", "*a", "*nowhere", "&a *a", "&a [*a]", "&a {b: *a}", "&a", "!!str 5", "!!int x", "!!float 5", "!!bool maybe"),
+    *("&a x", "*a", "*nowhere", "&a *a", "&a [*a]", "&a {b: *a}"),
+    *("&a", "!!str 5", "!!int x", "!!float 5", "!!bool maybe"),
     *("!!null ''", "!!binary aGk=", "!!set {a, b}", "!!omap [a: 1]", "!!timestamp 2001-12-14", "!!python/none", "! x"),
     *("!!python/object:os.system x", "!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!local x"),
     *("!<tag:yaml.org,2002:int> 5", "!<tag:yaml.org,2002:map> {}", "!e!x y", "!<> x", f"!{'t' * 900} x", "!%00 x"),
-    *("0o17", "017", "0b1", "0x1f", "1:30", "190:20:30", "1_000", ".inf", "-.inf", ".nan", "1e400", "+1", "1.", ".5", "08"),
-    *("2001-12-14t21:59:43.10-05:00", "2001-01-01", "yes", "no", "on", "off", "y", "n", "=", "<<", "{<<: *a}", "{<<: {a: b}}"),
-    *('"\\0"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\U00110000"', '"\\U0001F600"', '"\\x1b[2J"', '"\\N\\_\\L\\P"', '"a\\nb"'),
-    *('"unterminated', "'unterminated", '"\\q"', "|\n  text\n  more", "|+9\n  x", ">-\n  folded\n  text", "|2\n x", "? x", "? [a]"),
-    *("[a, b", "{a: b", "{a, a}", "{a: 1, a: 2}", "{? a}", "{[a]: b}", "{{a: b}: c}", "{: b}", "{a: b, c}", "[a: b]", "[,]"),
-    *("- a", "- - - -", "a: b: c", "a:\n\tb", "# nothing", "@x", "`x`", "%x", "-", "?", ":", "--- x", "...", "[]", "{}", "''", '""'),
-    *("[" * 30, "[" * 30 + "]" * 30, "{a: " * 30 + "1" + "}" * 30, "[" * 20 + "]" * 20, "x" * 70_000, "x " * 5000, "é" * 5000),
-    *("[[0, 1]]", "[[[1-2]]]", "{a-head: }", "[a-head, a-head]", "{head: {template: head}}", "\u2028", "a\u0085b", "\ufeff"),
+    *("0o17", "017", "0b1", "0x1f", "1:30", "190:20:30", "1_000"),
+    *(".inf", "-.inf", ".nan", "1e400", "+1", "1.", ".5", "08"),
+    *("2001-12-14t21:59:43.10-05:00", "2001-01-01", "yes", "no"),
+    *("on", "off", "y", "n", "=", "<<", "{<<: *a}", "{<<: {a: b}}"),
+    *('"\\0"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\U00110000"'),
+    *('"\\U0001F600"', '"\\x1b[2J"', '"\\N\\_\\L\\P"', '"a\\nb"'),
+    *('"unterminated', "'unterminated", '"\\q"', "|\n  text\n  more"),
+    *("|+9\n  x", ">-\n  folded\n  text", "|2\n x", "? x", "? [a]"),
+    *("[a, b", "{a: b", "{a, a}", "{a: 1, a: 2}", "{? a}", "{[a]: b}"),
+    *("{{a: b}: c}", "{: b}", "{a: b, c}", "[a: b]", "[,]"),
+    *("- a", "- - - -", "a: b: c", "a:\n\tb", "# nothing", "@x", "`x`"),
+    *("%x", "-", "?", ":", "--- x", "...", "[]", "{}", "''", '""'),
+    *("[" * 30, "[" * 30 + "]" * 30, "{a: " * 30 + "1" + "}" * 30),
+    *("[" * 20 + "]" * 20, "x" * 70_000, "x " * 5000, "é" * 5000),
+    *("[[0, 1]]", "[[[1-2]]]", "{a-head: }", "[a-head, a-head]"),
+    *("{head: {template: head}}", "\u2028", "a\u0085b", "\ufeff"),
 )  # fmt: skip
 
 HEADS = (
     *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0", b"%YAML 1.1\n---\n", b"%YAML 1.3\n---\n", b"%YAML 9.9\n---\n"),
-    *(b"%YAML 1\n---\n", b"%YAML 99999999999999999999.1\n---\n", b"%TAG ! tag:x,2000:\n---\n", b"%TAG\n---\n", b"%x\n---\n"),
-    *(b"%YAML 1.1\n%YAML 1.1\n---\n", b"---\n", b"--- !!map\n", b"--- &a\n", b"--- |\n", b"---\n---\n", b"...\n", b"\n" * 5000),
-    *(b"#" * 70_000 + b"\n", b"\t", b" ", b"- ", b"? ", b"&a ", b"!!python/dict\n", b"!!set\n", b"x: *a\n", b"<<: {}\n"),
+    *(b"%YAML 1\n---\n", b"%YAML 99999999999999999999.1\n---\n"),
+    *(b"%TAG ! tag:x,2000:\n---\n", b"%TAG\n---\n", b"%x\n---\n"),
+    *(b"%YAML 1.1\n%YAML 1.1\n---\n", b"---\n", b"--- !!map\n"),
+    *(b"--- &a\n", b"--- |\n", b"---\n---\n", b"...\n", b"\n" * 5000),
+    *(b"#" * 70_000 + b"\n", b"\t", b" ", b"- ", b"? ", b"&a "),
+    *(b"!!python/dict\n", b"!!set\n", b"x: *a\n", b"<<: {}\n"),
 )  # fmt: skip
 
 
@@ -177,7 +194,9 @@ def _odd_key(rng: random.Random, base: Base, data: bytes) -> Told:
 
 def _control(rng: random.Random, base: Base, data: bytes) -> Told:
     """A quoted scalar with what print would choke on: YAML may say it by its number."""
-    code = rng.choice([0, 7, 8, 9, 10, 13, 27, 0x7F, 0x85, 0xA0, 0x200B, 0x202E, 0x2028, 0xD800, 0xDFFF, 0xFEFF, 0xFFFF])
+    code = rng.choice(
+        [0, 7, 8, 9, 10, 13, 27, 0x7F, 0x85, 0xA0, 0x200B, 0x202E, 0x2028, 0xD800, 0xDFFF, 0xFEFF, 0xFFFF]
+    )
     word = rng.choice([*base.words, "x"])[:40].replace("\\", "").replace('"', "")
     at = rng.randrange(len(word) + 1)
     piece = f'"{word[:at]}\\u{code:04x}{word[at:]}"'
@@ -213,7 +232,9 @@ def _bomb(rng: random.Random, base: Base, data: bytes) -> Told:
     lines = ["&l0 x" if lists else "&l0 {k: x}"]
     for level in range(1, levels + 1):
         inner = [f"*l{level - 1}"] * width
-        body = "[" + ", ".join(inner) + "]" if lists else "{" + ", ".join(f"k{i}: {x}" for i, x in enumerate(inner)) + "}"
+        body = (
+            "[" + ", ".join(inner) + "]" if lists else "{" + ", ".join(f"k{i}: {x}" for i, x in enumerate(inner)) + "}"
+        )
         lines.append(f"&l{level} {body}")
     piece = "[" + ", ".join(lines) + "]"
     told = f"aliases {levels} levels deep, {width} wide"
@@ -227,7 +248,9 @@ def _merge(rng: random.Random, base: Base, data: bytes) -> Told:
     lines = text.split("\n")
     at = rng.randrange(len(lines))
     pad = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
-    lines.insert(at, pad + rng.choice(["<<: *a", "<<: {site: x}", "<<: [*a, *b]", '"<<": {site: x}', "!!merge <<: {}", "? <<"]))
+    lines.insert(
+        at, pad + rng.choice(["<<: *a", "<<: {site: x}", "<<: [*a, *b]", '"<<": {site: x}', "!!merge <<: {}", "? <<"])
+    )
     return "a merge key", "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
@@ -237,12 +260,16 @@ def _head(rng: random.Random, base: Base, data: bytes) -> Told:
 
 
 def _tail(rng: random.Random, base: Base, data: bytes) -> Told:
-    tail = rng.choice([b"---\n" + data, b"...\n", b"...\nx: y\n", b"\n...\n---\n", b"\0", b"\x1a", b"# end", b"%YAML 1.1\n", b"}"])
+    tail = rng.choice(
+        [b"---\n" + data, b"...\n", b"...\nx: y\n", b"\n...\n---\n", b"\0", b"\x1a", b"# end", b"%YAML 1.1\n", b"}"]
+    )
     return f"{tail[:20]!r} behind", data + tail
 
 
 def _whole(rng: random.Random, base: Base, data: bytes) -> Told:
-    whole = rng.choice(["", "\n", "#\n", "---\n", "---\n...\n", "null\n", "[]\n", "{}\n", "- x\n", "x\n", "0\n", *SNIPPETS])
+    whole = rng.choice(
+        ["", "\n", "#\n", "---\n", "---\n...\n", "null\n", "[]\n", "{}\n", "- x\n", "x\n", "0\n", *SNIPPETS]
+    )
     return f"only {whole[:40]!r}", whole.encode("utf-8", "surrogatepass")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import yaml
-
 from tests.fuzz.bases import BASES, Base
+
 from vcrecon.spec.text import FILES
 
 Tree = Any
@@ -26,13 +26,16 @@ WORDS = (
     *("é", "ß", "İ", "K", "名", "😀", "\u202eabc", "\u200b", "\ufeff", "\u2028", "\x85", "\x7f", "\x1b[31mred\x1b[0m"),
     *("a\nb", "a\rb", "a\tb", "\x00", "\x00.hash", "a" * 10_000, "a-" * 2000, "\n" * 50, "'", '"', "\\", "%", "{", "}"),
     *("[", "]", "[]", "[1-", "[a-z]", "[01-03]", "[0-9999]", "[0-99999]", "[5-1]", "[1-2][3-4]", "x[1-2]y[1-3]"),
-    *("[٠-٩]", "[a-b][1-2]", "[1-999999999]", "[[1-2]]", "{cluster}", "{cluster}{cluster}", "{0}", "%s", "$(id)"),
+    *("[\u0660-\u0669]", "[a-b][1-2]", "[1-999999999]", "[[1-2]]"),
+    *("{cluster}", "{cluster}{cluster}", "{0}", "%s", "$(id)"),
     *("`id`", "; reboot", "../../etc/passwd", "/", ".", "..", "/dev/zero", "/proc/self/mem", "~nobody/x", "~/", "-rf"),
     *("secrets", "hooks", "secrets/bmc", "site.yaml", "x/" * 3000, "known_hosts/x", "10.0.0.0/8", "0.0.0.0/0", "::1/0"),
-    *("10.1.1.1", "255.255.255.255", "0.0.0.0", "::1", "10.200.0.1/33", "10.1.1.0/-1", "10.1.1.0/00245", "１０.1.1.1"),
+    *("10.1.1.1", "255.255.255.255", "0.0.0.0", "::1", "10.200.0.1/33"),
+    *("10.1.1.0/-1", "10.1.1.0/00245", "\uff11\uff10.1.1.1"),
     *("10.1.1.0/31", "10.1.1.0/32", "10.64.0.0/24", "10.1", "10.1.1.1.1", "52:54:00:00:00:01", "ff:ff:ff:ff:ff:ff"),
     *("00:00:00:00:00:00", "52-54-00-00-00-01", "K:54:00:00:00:01", "1GiB", "99999TiB", "0.001KiB", "1.5GiB", "1GB"),
-    *("0", "0s", "1h", "86401s", "1.5.5s", "999999999h", "http://", "http://[", "http://a:99999/", "http://é/", "ftp://x"),
+    *("0", "0s", "1h", "86401s", "1.5.5s", "999999999h", "http://"),
+    *("http://[", "http://a:99999/", "http://é/", "ftp://x"),
     *("http://u:p@h/", "https://h/\u2028", "a:1", ":1", "a:", "a:٣", "ssh-ed25519 AAAA", "ssh-\x00 x", "root", "Root"),
     *("a.b", "a_b", "-a", "a-", "A", "c01", "a-head", "outside", "debian-12", "kvm", "xen", "head", "node", "running"),
 )  # fmt: skip
@@ -148,7 +151,9 @@ def _edit_text(rng: random.Random, base: Base, trees: dict[str, Tree], file: str
         return _set_odd(rng, base, trees, file, path)
     at = rng.randrange(len(value) + 1)
     piece = rng.choice([rng.choice(WORDS), rng.choice(base.words), chr(rng.randrange(0xD800))])[:200]
-    new = rng.choice([value[:at] + piece + value[at:], value[:at], value[at:], value.upper(), value + value, value[::-1]])
+    new = rng.choice(
+        [value[:at] + piece + value[at:], value[:at], value[at:], value.upper(), value + value, value[::-1]]
+    )
     _set(trees, file, path, new)
     return _short(new)
 
