@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from tests.fuzz.bases import BASES, ODDITIES, Case, Workshop
 from tests.fuzz.inputs import CUT_EVERY, make
 from tests.fuzz.oracle import Fault, Oracle
 from tests.fuzz.run import Settings, Tally, commands, failing, run
 from tests.fuzz.shrink import shrink
+
 from vcrecon.core.actions import Discard, Quarantine, StopGuest
 from vcrecon.core.decisions import Do, Plan
 from vcrecon.core.plan import View, plan_container
@@ -113,7 +113,7 @@ def swallow(_directory: Path) -> Loaded:
         try:
             time.sleep(0.01)
             sum(range(100_000))
-        except BaseException:  # noqa: S112
+        except BaseException:
             continue
 
 

@@ -149,9 +149,11 @@ def powers_of(draft: Draft, text: PowerText | None, names: Sequence[str], at: At
     words = draft.spread(at / "address", text.address, f"name {shorten(names[0])}, …", len(names))
     credentials = spec_path(draft.directory, text.credentials)
     _must_be_private(draft, at / "credentials", credentials, text.credentials)
-    ca = spec_path(draft.directory, text.ca) if text.ca is not None else None
-    if ca is not None and not os.path.isfile(ca):
-        draft.findings.warning(at / "ca", f"{shorten(text.ca or '')} is not there: the Redfish service cannot be trusted")
+    ca = None
+    if text.ca is not None:
+        ca = spec_path(draft.directory, text.ca)
+        if not os.path.isfile(ca):
+            draft.findings.warning(at / "ca", f"{shorten(text.ca)} is not there: the Redfish service cannot be trusted")
     if words is None:
         return manual
     for word in words:
