@@ -20,6 +20,7 @@ from types import FrameType
 from tests.fuzz.bases import BASES, Case, Workshop
 from tests.fuzz.plans import Planner, Safety
 
+import vcrecon
 from vcrecon.core.plan import plan_container
 from vcrecon.errors import Problem, SpecError
 from vcrecon.spec.load import Loaded, load
@@ -32,6 +33,8 @@ _INTERNALS = re.compile(
     r"NoneType|object at 0x|Traceback|<class|<function|<built-in|pydantic|Errno \d|ValidationError|\w+Error:|"
     r"\b__\w+__\b|for further information|input_value|input_type|mappingproxy"
 )
+
+_PRODUCT = str(Path(vcrecon.__file__).parent)
 
 Loader = Callable[[Path], Loaded]
 
@@ -55,8 +58,10 @@ class Overdue(BaseException):
     """The deadline of one input. No `except Exception` on the way takes it for something else."""
 
 
+RINGS = 4
 IDLE_S = 0.001
-"""Who computes for less than this between two rings waits for something: a busy machine gives little, not nothing."""
+"""A deadline is looked at so often. Who computes for less than this from ring to ring until then waits for something:
+a busy machine gives little, not nothing."""
 
 
 @contextmanager
@@ -65,27 +70,23 @@ def deadline(seconds: float) -> Iterator[None]:
 
     Not after so long by the clock alone: what else the machine has to do is not the input's fault. For the main thread.
     """
-    used_s = time.process_time()
-
-    def overdue(_signal: int, _frame: FrameType | None) -> None:
-        raise Overdue
+    began_s = used_s = time.process_time()
+    idle_rings = 0
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal used_s
+        nonlocal used_s, idle_rings
         before_s, used_s = used_s, time.process_time()
-        if used_s - before_s < IDLE_S:
+        idle_rings = idle_rings + 1 if used_s - before_s < IDLE_S else 0
+        if used_s - began_s > seconds or idle_rings >= RINGS:
             raise Overdue
 
-    before = signal.signal(signal.SIGPROF, overdue), signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_PROF, seconds, 1.0)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds / RINGS, seconds / RINGS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGPROF, before[0])
-        signal.signal(signal.SIGALRM, before[1])
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass
@@ -185,6 +186,7 @@ def _lies_in(problem: Problem, case: Case, directory: Path) -> bool:
 def _where(error: BaseException) -> str:
     """The innermost place in the product that the exception came through."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "/vcrecon/" in frame.filename]
-    frame = (ours or frames)[-1]
+    ours = [frame for frame in frames if frame.filename.startswith(_PRODUCT)]
+    others = [frame for frame in frames if frame.filename != __file__]
+    frame = (ours or others or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.name}"

@@ -151,7 +151,7 @@ class Safety:
         view = self._view(spec, "running")
         view.memory.confirmed_digest = None
         actions = [a for name in spec.containers for a in self._planner(view, name).actions]
-        stops = [a.guest for a in actions if isinstance(a, StopGuest)]
+        stops = sorted({a.guest for a in actions if isinstance(a, StopGuest)})
         running = sum(any(s.active for s in places.values()) for places in view.world.sightings.values())
         limit = allowed(spec.site.limits, running)
         if len(stops) > limit:
