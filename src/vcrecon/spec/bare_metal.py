@@ -18,7 +18,7 @@ from vcrecon.spec.findings import At
 from vcrecon.spec.model import Artifact, Build, Container, DiskLayout, DiskMatch, Power, Provisioning, System
 from vcrecon.spec.recipe import secret_file, spec_path
 from vcrecon.spec.text import ContainerText, DisksText, ImagesFile, PowerText, ProvisioningText
-from vcrecon.spec.values import ipv4, mac
+from vcrecon.spec.values import ipv4, mac, shorten
 
 _PROVISIONING = At(SITE, ("provisioning",))
 
@@ -115,7 +115,7 @@ def layout(draft: Draft, text: DisksText | None, at: At) -> DiskLayout:
 
 def macs_of(draft: Draft, entry: ContainerText, names: Sequence[str], at: At) -> list[str | None]:
     """The MAC of each container of an entry, from `mac` or `macs`."""
-    like, nothing = f"name {entry.name!r}", [None] * len(names)
+    like, nothing = f"name {shorten(entry.name)}", [None] * len(names)
     if entry.mac is not None and entry.macs is not None:
         draft.findings.error(at / "macs", "give either 'mac' or 'macs'")
         return list(nothing)
@@ -146,12 +146,14 @@ def powers_of(draft: Draft, text: PowerText | None, names: Sequence[str], at: At
             draft.findings.error(at, f"{text.kind} needs '{key}'; give it here, in a template or in defaults")
     if text.address is None or text.credentials is None or text.kind is None:
         return manual
-    words = draft.spread(at / "address", text.address, f"name {names[0]!r}, …", len(names))
+    words = draft.spread(at / "address", text.address, f"name {shorten(names[0])}, …", len(names))
     credentials = spec_path(draft.directory, text.credentials)
     _must_be_private(draft, at / "credentials", credentials, text.credentials)
-    ca = spec_path(draft.directory, text.ca) if text.ca is not None else None
-    if ca is not None and not os.path.isfile(ca):
-        draft.findings.warning(at / "ca", f"{text.ca!r} is not there: the Redfish service cannot be trusted")
+    ca = None
+    if text.ca is not None:
+        ca = spec_path(draft.directory, text.ca)
+        if not os.path.isfile(ca):
+            draft.findings.warning(at / "ca", f"{shorten(text.ca)} is not there: the Redfish service cannot be trusted")
     if words is None:
         return manual
     for word in words:
@@ -161,19 +163,21 @@ def powers_of(draft: Draft, text: PowerText | None, names: Sequence[str], at: At
 
 def _power_address(draft: Draft, at: At, kind: str, word: str) -> None:
     if kind == "ipmi":
-        if not word or not all(part.isalnum() or part == "-" for part in word.replace(".", "")):
-            draft.findings.error(at, f"{word!r} is not a host; ipmi needs a name or an address such as 10.65.0.11")
+        if not word or not word.isascii() or not all(part.isalnum() or part == "-" for part in word.replace(".", "")):
+            draft.findings.error(
+                at, f"{shorten(word)} is not a host; ipmi needs a name or an address such as 10.65.0.11"
+            )
         return
     try:
         parts = urlsplit(word)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and word.isascii() and word.isprintable()
         has_password = parts.username is not None or parts.password is not None
     except ValueError:
         known = has_password = False
     if has_password:
         draft.findings.error(at, "a URL must not hold a user or password; put them into the credentials file")
     elif not known:
-        draft.findings.error(at, f"{word!r} is not a URL; redfish needs one such as https://10.65.0.11")
+        draft.findings.error(at, f"{shorten(word)} is not a URL; redfish needs one such as https://10.65.0.11")
 
 
 def _must_be_private(draft: Draft, at: At, path: Path, written: str) -> None:
@@ -181,12 +185,12 @@ def _must_be_private(draft: Draft, at: At, path: Path, written: str) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        draft.findings.warning(at, f"{written!r} is not there: write user:password into it, and chmod 600")
+        draft.findings.warning(at, f"{shorten(written)} is not there: write user:password into it, and chmod 600")
         return
     if not stat.S_ISREG(mode):
-        draft.findings.warning(at, f"{written!r} is not a file that holds user:password")
+        draft.findings.warning(at, f"{shorten(written)} is not a file that holds user:password")
     elif stat.S_IMODE(mode) & 0o077:
-        draft.findings.warning(at, f"{written!r} may be read by others than its owner: chmod 600 {written}")
+        draft.findings.warning(at, f"{shorten(written)} may be read by others than its owner: chmod 600 it")
 
 
 def check_bare_metal(draft: Draft) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from vcrecon.spec.findings import At, Findings
 from vcrecon.spec.model import Build, Cluster, Container, Guest, Hook, Image, Network, Provisioning, Service, System
-from vcrecon.spec.values import expand_range, label, shorten
+from vcrecon.spec.values import expand_range, label, range_length, shorten
 
 SITE, IMAGES, CONTAINERS = "site.yaml", "images.yaml", "containers.yaml"
 CLUSTERS, DEPLOYMENT = "clusters.yaml", "deployment.yaml"
@@ -75,15 +75,16 @@ class Draft:
 
     def spread(self, at: At, text: str, like: str = "", length: int | None = None) -> list[str] | None:
         """The values of a range; None once it is noted that it is malformed or not `length` long."""
-        expanded = self.attempt(at, expand_range, text)
-        if expanded is not None and length is not None and len(expanded) != length:
+        # A range of the wrong length is never expanded: a file has room for a hundred thousand of the longest.
+        found = self.attempt(at, range_length, text)
+        if found is not None and length is not None and found != length:
             self.findings.error(
                 at,
-                f"{shorten(text)} has {_count(len(expanded))} and {like} has {_count(length)}; "
+                f"{shorten(text)} has {_count(found)} and {like} has {_count(length)}; "
                 "ranges advance in step, so make them equally long",
             )
             return None
-        return expanded
+        return None if found is None else expand_range(text)
 
     def unknown(self, at: At, kind: Kind, name: str, known: Iterable[str]) -> None:
         """Note that `name` is not one of `known`, unless entries of this kind are missing by error anyway."""

@@ -12,10 +12,13 @@ from pydantic_core import ErrorDetails
 from vcrecon.spec.findings import At, Findings
 from vcrecon.spec.nodes import Node, Path
 from vcrecon.spec.text import Text
+from vcrecon.spec.values import escaped
 
 Model = TypeVar("Model", bound=Text)
 
 REPAIRS_MAX = 3
+WRONG_MAX = 5000
+"""A file with more wrong values than this is another file, or made by a program that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ def validate(model: type[Model], file: str, root: Node, findings: Findings) -> C
         try:
             return Checked(model.model_validate(data), complete=attempt == 0)
         except ValidationError as error:
+            if error.error_count() > WRONG_MAX:
+                what = f"{error.error_count():,} values are wrong, too many to tell each: is this the right file?"
+                findings.error(At(file), what)
+                break
             details = error.errors(include_url=False)
         for detail in details:
             if detail["loc"] not in left_out:
@@ -93,7 +100,7 @@ def _inside(path: Path) -> str:
 
 def _words(detail: ErrorDetails, node: Node, findings: Findings) -> str:
     kind = detail["type"]
-    key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
+    key = escaped(next((step for step in reversed(detail["loc"]) if isinstance(step, str)), ""))
     context = detail.get("ctx", {})
     if kind == "value_error":
         return f"{key}: {context['error']}"

@@ -13,6 +13,8 @@ from vcrecon.spec.nodes import Path, Source
 
 SAME_PLACE_MAX = 5
 SUGGESTIONS_MAX = 50
+FINDINGS_MAX = 1000
+"""No more are told one by one: nobody reads on, and each costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,12 @@ class Findings:
         self._seen = set(self._problems)
         self._counts: Counter[tuple[str, int, int, str]] = Counter()
         self._suggestions = 0
+        self._untold: Counter[str] = Counter()
+        self._has_errors = any(problem.severity == "error" for problem in self._problems)
 
     @property
     def has_errors(self) -> bool:
-        return any(problem.severity == "error" for problem in self._problems)
+        return self._has_errors
 
     def error(self, at: At, message: str) -> None:
         self._add(at, message, "error")
@@ -72,6 +76,9 @@ class Findings:
             for (file, line, column, severity), count in self._counts.items()
             if count > SAME_PLACE_MAX
         ]
+        for file, count in self._untold.items():
+            severity: Literal["error", "warning"] = "error" if self._has_errors else "warning"
+            extra.append(Problem(file, 0, 0, f"and {count:,} more findings in this file", severity))
         return tuple(sorted([*self._problems, *extra], key=self._rank))
 
     def _rank(self, problem: Problem) -> tuple[int, int, int]:
@@ -88,6 +95,10 @@ class Findings:
         line, column = self._position(at)
         problem = Problem(at.file, line, column, message, severity)
         if problem in self._seen:
+            return
+        self._has_errors = self._has_errors or severity == "error"
+        if len(self._problems) >= FINDINGS_MAX:
+            self._untold[at.file] += 1
             return
         place = (at.file, line, column, severity)
         self._counts[place] += 1

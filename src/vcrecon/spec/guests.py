@@ -24,11 +24,12 @@ from vcrecon.spec.text import (
     HeadText,
     InterfaceText,
 )
-from vcrecon.spec.values import derived_mac, ipv4, mac, subnet, vlan_id
+from vcrecon.spec.values import derived_mac, escaped, ipv4, mac, shorten, subnet, vlan_id
 
 HEAD_HOST = 1
 FIRST_NODE_HOST = 11
 GUESTS_MAX = 50_000
+INTERFACES_MAX = 200_000
 _LAST_IPV4 = 2**32 - 1
 
 
@@ -59,13 +60,19 @@ class _Expansion:
         self.cluster_at: dict[str, At] = {}
         self.paths: dict[tuple[str, str | None], Path | None] = {}
         self.count = 0
+        self.interfaces = 0
 
     def run(self) -> None:
         for index, entry in enumerate(self.text.clusters):
-            self._clusters(entry, At(CLUSTERS, ("clusters", index)))
+            if not self._clusters(entry, At(CLUSTERS, ("clusters", index))):
+                break
         self.vlans = {network.vlan: name for name, network in self.draft.networks.items()}
         for index, guest in enumerate(self.text.guests):
-            self._single(guest, At(CLUSTERS, ("guests", index)))
+            at = At(CLUSTERS, ("guests", index))
+            ports = len(guest.interfaces) + (len(self.members) if guest.networks is not None else 0)
+            if self._too_many(at, 1, ports):
+                break
+            self._single(guest, at)
         for name, at in self.cluster_at.items():
             self._close(name, at)
 
@@ -78,22 +85,21 @@ class _Expansion:
         nodes = [guest for guest in self.members[name] if guest not in heads]
         self.draft.clusters[name] = Cluster(name, name, (*heads, *nodes))
 
-    def _clusters(self, entry: ClusterText, at: At) -> None:
+    def _clusters(self, entry: ClusterText, at: At) -> bool:
+        """Add the clusters of one entry; False when they are too many, so that the rest is not looked at."""
         draft = self.draft
         names = draft.spread(at / "name", entry.name)
         length = None if names is None else len(names)
-        like = f"name {entry.name!r}"
+        like = f"name {shorten(entry.name)}"
         vlans = draft.spread(at / "vlan", entry.vlan, like, length)
         spans = draft.spread(at / "subnet", entry.subnet, like, length)
         if names is None or vlans is None or spans is None:
             draft.gaps.update(("guest", "cluster", "network"))
-            return
-        total = len(names) * (sum(group.count for group in entry.nodes) + 1)
-        if self.count + total > GUESTS_MAX:
-            draft.findings.error(at, f"this makes more than {GUESTS_MAX:,} guests; check counts and ranges")
-            draft.gaps.update(("guest", "cluster", "network"))
-            return
-        self.count += total
+            return True
+        ports = 1 + len(entry.head.networks if entry.head is not None else ())
+        ports += sum(group.count * (1 + len(group.networks)) for group in entry.nodes)
+        if self._too_many(at, len(names) * (sum(group.count for group in entry.nodes) + 1), len(names) * ports):
+            return False
         head = None if entry.head is None else _HeadPlan(self, entry.head, at / "head", entry.name, len(names))
         groups = [
             _GroupPlan(self, group, at / "nodes" / index, entry.name, len(names))
@@ -109,6 +115,18 @@ class _Expansion:
             numbers: dict[str, int] = {}
             for group in groups:
                 ordinal = group.add(name, position, ordinal, numbers)
+        return True
+
+    def _too_many(self, at: At, guests: int, interfaces: int) -> bool:
+        """Whether so many more are beyond what a site may have; what is refused leaves gaps."""
+        self.count += guests
+        self.interfaces += interfaces
+        if self.count <= GUESTS_MAX and self.interfaces <= INTERFACES_MAX:
+            return False
+        most = f"{GUESTS_MAX:,} guests" if self.count > GUESTS_MAX else f"{INTERFACES_MAX:,} interfaces of guests"
+        self.draft.findings.error(at, f"this makes more than {most}; check counts and ranges")
+        self.draft.gaps.update(("guest", "cluster", "network"))
+        return True
 
     def _open(self, name: str, vlan_text: str, span_text: str, at: At) -> bool:
         draft = self.draft
@@ -220,7 +238,7 @@ class _Expansion:
         if address is None:
             return None
         if slash and prefix != str(span.prefixlen):
-            draft.findings.error(port.at, f"/{prefix[:9]} is not the prefix of {network.name!r}, {span}")
+            draft.findings.error(port.at, f"/{escaped(prefix, 9)} is not the prefix of {network.name!r}, {span}")
             return None
         if address not in span:
             draft.findings.error(port.at, f"address {address} is outside {span}, the subnet of {network.name!r}")
@@ -236,13 +254,13 @@ class _Expansion:
         return number
 
     def _single(self, entry: GuestText, at: At) -> None:
-        recipe = self.recipes.resolve(at, f"guest {entry.name!r}", entry, self.template(at, entry.template))
+        recipe = self.recipes.resolve(at, f"guest {shorten(entry.name)}", entry, self.template(at, entry.template))
         role: Role = entry.role or ("node" if entry.cluster else "single")
         if entry.cluster is not None and entry.cluster not in self.members:
             self.draft.unknown(at / "cluster", "cluster", entry.cluster, self.members)
         if (role == "single") != (entry.cluster is None):
             fix = "a head or node needs a 'cluster', a single guest has none"
-            self.draft.findings.error(at / "role", f"role {role!r} does not fit guest {entry.name!r}: {fix}")
+            self.draft.findings.error(at / "role", f"role {role!r} does not fit guest {shorten(entry.name)}: {fix}")
         ports = []
         for index, interface in enumerate(entry.interfaces):
             port = self._port(interface, at / "interfaces" / index)
@@ -253,7 +271,7 @@ class _Expansion:
                 ports.append(Port(cluster, self.late_host(cluster, entry.host_number), None, at / "networks"))
         if not entry.interfaces and entry.networks is None:
             self.draft.findings.error(
-                at, f"guest {entry.name!r} has no interface; give 'interfaces' or 'networks: all-clusters'"
+                at, f"guest {shorten(entry.name)} has no interface; give 'interfaces' or 'networks: all-clusters'"
             )
         self.add(entry.name, role, entry.cluster, recipe, ports, at / "name", entry.pinned)
 
@@ -297,11 +315,11 @@ class _HeadPlan:
     """The heads of an entry of clusters, column by column."""
 
     def __init__(self, expansion: _Expansion, text: HeadText, at: At, names: str, length: int) -> None:
-        draft, like = expansion.draft, f"name {names!r}"
+        draft, like = expansion.draft, f"name {shorten(names)}"
         self.expansion = expansion
         self.at = at
         self.recipe = expansion.recipes.resolve(
-            at, f"the head of {names!r}", text, expansion.template(at, text.template)
+            at, f"the head of {shorten(names)}", text, expansion.template(at, text.template)
         )
         self.addresses = None if text.address is None else draft.spread(at / "address", text.address, like, length)
         self.macs = None if text.mac is None else draft.spread(at / "mac", text.mac, like, length)
@@ -329,12 +347,12 @@ class _GroupPlan:
     """One group of nodes of an entry of clusters, column by column."""
 
     def __init__(self, expansion: _Expansion, text: GroupText, at: At, names: str, length: int) -> None:
-        like = f"name {names!r}"
+        like = f"name {shorten(names)}"
         self.expansion = expansion
         self.text = text
         self.at = at
         self.recipe = expansion.recipes.resolve(
-            at, f"the nodes {text.name!r} of {names!r}", text, expansion.template(at, text.template)
+            at, f"the nodes {shorten(text.name)} of {shorten(names)}", text, expansion.template(at, text.template)
         )
         self.addresses = self._lists("addresses", text.addresses, like, length)
         self.macs = self._lists("macs", text.macs, like, length)

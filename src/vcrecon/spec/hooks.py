@@ -12,6 +12,7 @@ import re
 import stat
 from pathlib import Path, PurePosixPath
 
+from vcrecon.spec.files import open_at_once
 from vcrecon.spec.model import Hook
 from vcrecon.spec.values import shorten
 
@@ -80,8 +81,7 @@ def _read(path: Path, name: str) -> Hook:
     shown = shorten(name)
     if not _FILE_NAME.fullmatch(path.name):
         raise ValueError(f"{shown}: a hook's name has letters, digits, '-', '_' and '.' only; rename it")
-    # A FIFO or device in the place of the file must not block the reader.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+    with open_at_once(path) as stream:
         before = os.fstat(stream.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise ValueError(f"{shown} is not a regular file; a hook is a script")

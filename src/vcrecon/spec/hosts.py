@@ -19,9 +19,10 @@ from vcrecon.spec.text import (
     SiteFile,
     Text,
 )
-from vcrecon.spec.values import ipv4, port, subnet
+from vcrecon.spec.values import ipv4, port, shorten, subnet
 
 SSH_PORT = 22
+CONTAINERS_MAX = 10_000
 
 
 def expand_images(draft: Draft, text: ImagesFile) -> None:
@@ -98,8 +99,15 @@ def _allow(draft: Draft, text: AllowText, at: At) -> AllowRule | None:
 
 def expand_containers(draft: Draft, text: ContainersFile) -> None:
     """Fill `draft.containers`: every entry's ranges advance in step."""
+    count = 0
     for index, entry in enumerate(text.containers):
         at = At(CONTAINERS, ("containers", index))
+        names = draft.spread(at / "name", entry.name)
+        count += len(names or ())
+        if count > CONTAINERS_MAX:
+            draft.findings.error(at, f"this makes more than {CONTAINERS_MAX:,} containers; check the ranges")
+            draft.gaps.add("container")
+            return
         layers: list[ContainerFields] = [entry]
         if entry.template is not None:
             template = text.templates.get(entry.template)
@@ -108,22 +116,23 @@ def expand_containers(draft: Draft, text: ContainersFile) -> None:
             else:
                 layers.append(template)
         layers.append(text.defaults)
-        _containers(draft, entry, layers, at)
+        _containers(draft, entry, names, layers, at)
 
 
-def _containers(draft: Draft, entry: ContainerText, layers: list[ContainerFields], at: At) -> None:
-    names = draft.spread(at / "name", entry.name)
+def _containers(
+    draft: Draft, entry: ContainerText, names: list[str] | None, layers: list[ContainerFields], at: At
+) -> None:
     merged = _merge(layers)
     count = None if names is None else len(names)
-    addresses = draft.spread(at / "address", entry.address, f"name {entry.name!r}", count)
+    addresses = draft.spread(at / "address", entry.address, f"name {shorten(entry.name)}", count)
     port_text = merged.port or str(SSH_PORT)
     one_port = "[" not in port_text
-    like = f"name {entry.name!r}"
+    like = f"name {shorten(entry.name)}"
     ports = draft.spread(at / "port", port_text, like, None if one_port else count)
     missing = [key for key in _REQUIRED if getattr(merged, key) is None]
     if missing and "container" not in draft.gaps:
         keys = ", ".join(missing)
-        draft.findings.error(at, f"no {keys} for {entry.name!r}; give it here, in a template or in defaults")
+        draft.findings.error(at, f"no {keys} for {shorten(entry.name)}; give it here, in a template or in defaults")
     if names is None or addresses is None or ports is None or missing:
         draft.gaps.add("container")
         return

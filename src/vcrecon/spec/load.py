@@ -21,6 +21,7 @@ from vcrecon.spec.bare_metal import check_bare_metal, expand_builds, expand_prov
 from vcrecon.spec.check import check_deployment, check_site
 from vcrecon.spec.draft import CLUSTERS, CONTAINERS, DEPLOYMENT, IMAGES, SITE, Draft, Kind
 from vcrecon.spec.explain import Checked, Model, validate
+from vcrecon.spec.files import open_at_once
 from vcrecon.spec.findings import At, Findings
 from vcrecon.spec.guests import expand_guests
 from vcrecon.spec.hosts import expand_containers, expand_images, expand_site
@@ -37,7 +38,7 @@ from vcrecon.spec.text import (
     PoliciesText,
     SiteFile,
 )
-from vcrecon.spec.values import label
+from vcrecon.spec.values import label, shorten
 
 _HOLDS: dict[str, tuple[Kind, ...]] = {
     SITE: ("network", "service"),
@@ -119,7 +120,7 @@ def _read(directory: Path, require_placement: bool, instead: Mapping[str, bytes]
                 sources[name] = Source(name, "", None, ())
                 continue
             near = next((other for other in sorted(present) if other.lower().split(".")[0] == name[:-5]), None)
-            hint = f"; is {near!r} meant?" if near else f"; a spec directory has {', '.join(FILES)}"
+            hint = f"; is {shorten(near)} meant?" if near else f"; a spec directory has {', '.join(FILES)}"
             sources[name] = Source(name, "", None, (Problem(name, 0, 0, f"the file is missing{hint}"),))
             continue
         except OSError as error:
@@ -131,8 +132,8 @@ def _read(directory: Path, require_placement: bool, instead: Mapping[str, bytes]
 
 
 def _read_file(path: Path) -> bytes:
-    """The content, at most one byte over the limit. A FIFO or device in its place must not block us."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+    """The content, at most one byte over the limit."""
+    with open_at_once(path) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(0, "not a regular file")
         return stream.read(FILE_BYTES_MAX + 1)
@@ -177,7 +178,7 @@ def _site_text(draft: Draft, sources: dict[str, Source]) -> tuple[Checked[SiteFi
     known_hosts = spec_path(draft.directory, site.model.ssh.known_hosts)
     if not os.path.isfile(known_hosts):
         at = At(SITE, ("ssh", "known_hosts"))
-        draft.findings.warning(at, f"{site.model.ssh.known_hosts!r} is not there: no container can be trusted")
+        draft.findings.warning(at, f"{shorten(site.model.ssh.known_hosts)} is not there: no container can be trusted")
     return site, site.model.policies, site.model.defaults
 
 

@@ -15,8 +15,10 @@ from vcrecon.errors import Problem
 
 FILE_BYTES_MAX = 4 << 20
 DEPTH_MAX = 24
-NODES_MAX = 1_000_000
-"""Bounds on one file: its size, its nesting, and its nodes once every alias is written out."""
+NODES_MAX = 400_000
+PROBLEMS_MAX = 200
+"""Bounds on one file: its size, its nesting, its nodes once every alias is written out, and how many of the mistakes
+that leave it readable are told."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -151,6 +153,7 @@ class _Composer:
         self.anchors: dict[str, Node] = {}
         self._stack: list[_Frame] = []
         self._documents = 0
+        self._nodes = 0
 
     def take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.ScalarEvent):
@@ -160,8 +163,6 @@ class _Composer:
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             frame = self._stack.pop()
             frame.node.end = _at(event).end
-            if frame.node.size > NODES_MAX:
-                self._stop(frame.node, f"its aliases stand for more than {NODES_MAX:,} values; write them out")
             self._attach(frame.node)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event)
@@ -177,9 +178,19 @@ class _Composer:
 
     def _note(self, node: Node, message: str) -> None:
         self.problems.append(Problem(self.file, node.line, node.column, message))
+        if len(self.problems) >= PROBLEMS_MAX:
+            self.problems.append(Problem(self.file, node.line, node.column, "too much is wrong to read on"))
+            raise _Stop
+
+    def _count(self, node: Node) -> None:
+        """An alias counts for all that it stands for; what is inside of a list or mapping has counted already."""
+        self._nodes += node.size
+        if self._nodes > NODES_MAX:
+            self._stop(node, f"more than {NODES_MAX:,} values, what aliases stand for included; split or shorten it")
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         node = _at(event)
+        self._count(node)
         plain = event.style is None or event.style == ""
         if event.tag is not None and event.tag not in _SCALAR_TAGS and event.tag != "!":
             self._note(node, f"the tag {event.tag[:60]!r} is not allowed here; remove it")
@@ -191,6 +202,7 @@ class _Composer:
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         node = _at(event)
+        self._count(node)
         is_map = isinstance(event, yaml.MappingStartEvent)
         if event.tag is not None and event.tag != _STANDARD + ("map" if is_map else "seq"):
             self._note(node, f"the tag {event.tag[:60]!r} is not allowed here; remove it")
@@ -211,6 +223,7 @@ class _Composer:
         elif target.end < 0:
             self._stop(_at(event), f"the alias *{name[:60]} stands inside its own anchor")
         else:
+            self._count(target)
             self._attach(target)
 
     def _attach(self, node: Node, *, merge: bool = False) -> None:

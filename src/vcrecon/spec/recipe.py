@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from vcrecon.spec.draft import Draft
+from vcrecon.spec.files import open_at_once
 from vcrecon.spec.findings import At
 from vcrecon.spec.hooks import read_hooks
 from vcrecon.spec.model import Hook
 from vcrecon.spec.text import GuestFields, PoliciesText
-from vcrecon.spec.values import human_bytes
+from vcrecon.spec.values import human_bytes, shorten
 
 # sha512crypt and yescrypt: what crypt(5) recommends and Debian has used since releases 5 and 11.
 _HASH = re.compile(rb"\$(?:6\$(?:rounds=\d{1,9}\$)?[^$:\s]{1,16}\$[./A-Za-z0-9]{86}|y\$[./A-Za-z0-9$]{20,150})")
@@ -141,17 +142,15 @@ def _read_hash(path: Path, written: str) -> bytes | str:
 
     `written` is the path as the spec has it.
     """
-    make = "make one with: mkpasswd -m sha-512 > FILE"
+    make, file = "make one with: mkpasswd -m sha-512 > FILE", f"password file {shorten(written)}"
     try:
-        # A FIFO or device in the place of the file must not block the reader.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
+        with open_at_once(path) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return f"password file {written!r} is not a regular file; {make}"
+                return f"{file} is not a regular file; {make}"
             content = stream.read(_HASH_FILE_BYTES_MAX)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "cannot be read"
-        return f"password file {written!r}: {reason.lower()}; {make}"
+        return f"{file}: {reason.lower()}; {make}"
     if _HASH.fullmatch(content.strip()) is None:
-        return f"password file {written!r} does not hold one crypt(3) hash ($6$… or $y$…); {make}"
+        return f"{file} does not hold one crypt(3) hash ($6$… or $y$…); {make}"
     return content.strip()

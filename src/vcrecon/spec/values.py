@@ -34,6 +34,11 @@ def shorten(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
+def escaped(text: str, limit: int = 60) -> str:
+    """The same without the quotes: what cannot be printed is written as Python would."""
+    return shorten(text, limit)[1:-1]
+
+
 def size_bytes(text: object) -> int:
     """Bytes in `text`: a plain whole number of bytes, or a number with KiB, MiB, GiB or TiB."""
     if isinstance(text, int) and not isinstance(text, bool):
@@ -146,10 +151,10 @@ def ipv4(text: str) -> IPv4Address:
 def subnet(text: str) -> IPv4Network:
     """`text` as an IPv4 network in CIDR form, its host bits zero."""
     address, slash, prefix = text.partition("/")
-    if not slash or not (prefix.isascii() and prefix.isdigit()):
+    if not slash or not re.fullmatch(r"[0-9]{1,2}", prefix, re.ASCII):
         raise ValueError(f"{shorten(text)} is not a subnet such as 10.1.0.0/24")
     try:
-        loose = IPv4Network((ipv4(address), int(prefix[:4])), strict=False)
+        loose = IPv4Network((ipv4(address), int(prefix)), strict=False)
     except ValueError:
         raise ValueError(f"{shorten(text)} is not a subnet such as 10.1.0.0/24") from None
     if str(loose.network_address) != address:
@@ -182,15 +187,10 @@ def expand_range(text: str) -> list[str]:
     """
     pieces = _BRACKETS.split(text)
     literals, bodies = pieces[::2], pieces[1::2]
-    if any("[" in literal or "]" in literal for literal in literals):
-        raise ValueError(f"unbalanced bracket in {shorten(text)}; a range is written [01-64]")
+    range_length(text)
     if not bodies:
         return [text]
     columns = [_counted(body) for body in bodies]
-    lengths = {len(column) for column in columns}
-    if len(lengths) > 1:
-        counts = " and ".join(f"[{body}] has {len(c)}" for body, c in zip(bodies, columns, strict=True))
-        raise ValueError(f"the ranges in {shorten(text)} must be equally long: {counts}")
     expanded = []
     for row in zip(*columns, strict=True):
         tail = "".join(part + literal for part, literal in zip(row, literals[1:], strict=True))
@@ -198,18 +198,40 @@ def expand_range(text: str) -> list[str]:
     return expanded
 
 
-def _counted(body: str) -> list[str]:
+def range_length(text: str) -> int:
+    """How many values `text` stands for. Cheap: it makes none of them."""
+    pieces = _BRACKETS.split(text)
+    if any("[" in literal or "]" in literal for literal in pieces[::2]):
+        raise ValueError(f"unbalanced bracket in {shorten(text)}; a range is written [01-64]")
+    lengths: dict[int, str] = {}  # each with the first that has it
+    for body in pieces[1::2]:
+        lengths.setdefault(len(_span(body)), body)
+    if len(lengths) > 1:
+        counts = " and ".join(f"[{body}] has {length}" for length, body in list(lengths.items())[:2])
+        raise ValueError(f"the ranges in {shorten(text)} must be equally long: {counts}")
+    return next(iter(lengths), 1)
+
+
+def _span(body: str) -> range:
+    """What is between two brackets, as numbers; letters as their codes."""
     letters = _LETTERS.fullmatch(body)
     if letters is not None and letters[1] <= letters[2]:
-        return [chr(code) for code in range(ord(letters[1]), ord(letters[2]) + 1)]
+        return range(ord(letters[1]), ord(letters[2]) + 1)
     numbers = _NUMBERS.fullmatch(body)
     if numbers is None or int(numbers[1]) > int(numbers[2]):
-        raise ValueError(f"[{body[:40]}] is not a range: write first-last, such as [01-64] or [a-z]")
-    first, last = int(numbers[1]), int(numbers[2])
-    if last - first >= RANGE_MAX:
-        raise ValueError(f"the range [{body}] has {last - first + 1} values; at most {RANGE_MAX} are allowed")
-    width = len(numbers[1]) if numbers[1].startswith("0") else 0
-    return [str(number).zfill(width) for number in range(first, last + 1)]
+        raise ValueError(f"[{escaped(body, 40)}] is not a range: write first-last, such as [01-64] or [a-z]")
+    span = range(int(numbers[1]), int(numbers[2]) + 1)
+    if len(span) > RANGE_MAX:
+        raise ValueError(f"the range [{body}] has {len(span)} values; at most {RANGE_MAX} are allowed")
+    return span
+
+
+def _counted(body: str) -> list[str]:
+    if body[0].isalpha():
+        return [chr(code) for code in _span(body)]
+    first = body.partition("-")[0]
+    width = len(first) if first.startswith("0") else 0
+    return [str(number).zfill(width) for number in _span(body)]
 
 
 def human_bytes(count: int) -> str:
