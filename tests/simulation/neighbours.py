@@ -218,5 +218,3 @@ EDITS: tuple[Edit, ...] = (
     _session,
     _policies,
 )
-
-__all__ = ["FILES", "is_valid", "move", "pair", "remove_container"]

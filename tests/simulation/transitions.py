@@ -92,9 +92,9 @@ class Transition:
         await settle(play)
         play.truth.at_rest(set(), set())
         there = list(self.fresh.differences(portray(room)))
-        excused = {difference: _excuse(play, difference, since_s) for difference in there}
-        self._judge(play, [difference for difference in there if not excused[difference]])
-        self.outcome.legitimate += Counter(excuse for excuse in excused.values() if excuse)
+        excuses = [_excuse(play, difference, since_s) for difference in there]
+        self._judge(play, [difference for difference, excuse in zip(there, excuses, strict=True) if not excuse])
+        self.outcome.legitimate += Counter(excuse for excuse in excuses if excuse)
         await give_up(play, there)
         await settle(play)
         play.truth.at_rest(set(), set())
