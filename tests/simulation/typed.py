@@ -24,6 +24,9 @@ from vcrecon.cli.app import app
 from vcrecon.cli.target import Target
 from vcrecon.shell.control import ControlClient, ControlServer, _answer, explain_errors
 
+PATIENCE_S = 600.0
+"""Virtual seconds until the person presses Ctrl-C."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -53,8 +56,14 @@ def _on_virtual_loop(process: Process) -> Iterator[None]:
     class Client(_Client):
         service = process
 
+    async def patiently(work: Coroutine[Any, Any, Any]) -> Any:
+        return await asyncio.wait_for(work, PATIENCE_S)
+
     def run(work: Coroutine[Any, Any, Any]) -> Any:
-        return process.loop.run_until_complete(work)
+        try:
+            return process.loop.run_until_complete(patiently(work))
+        except TimeoutError:
+            raise KeyboardInterrupt from None
 
     def socket(target: Target) -> Path | None:
         return process.state / "control.sock" if process.alive else None
