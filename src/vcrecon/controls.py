@@ -421,7 +421,7 @@ class SiteControls:
         asked = rescue is not None and not rescue.done
         home = holder or (self._home(guest) if asked else None)
         if home is None or home.volume is None:
-            raise Refused(f"{guest} is not held for rescue")
+            raise Refused(f"{guest} is not held for rescue; `vcrecon status` says how it is")
         self._refuse_paused(guest, home.container)
         self._ask(Rescue(guest, "release", self._controller.clock(), by), "release-asked", f"{by} gives its disk back")
         if not self._controller.world.reachable(home.container):

@@ -149,7 +149,7 @@ class InstallControls:
             raise Refused(f"{plain} is being installed now, so its disks may be gone already: it goes on")
         subjects = spent(c.memory, plain)
         if not subjects:
-            raise Refused(f"nobody asked for {plain} to be installed anew")
+            raise Refused(f"nobody asked for {plain} to be installed anew; `vcrecon status` says how it is")
         with c.ledger.record.batch() as batch:
             for subject in subjects:
                 batch.remove_consent("reinstall", subject)

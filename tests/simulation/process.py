@@ -63,6 +63,7 @@ class Process:
         self.controls: SiteControls
         self.generations: Generations
         self.desk: Desk
+        self.connect: Callable[[Container, Spec], WireHost]
 
     @property
     def loop(self) -> VirtualLoop:
@@ -125,6 +126,7 @@ class Process:
                 keepalive_count=self.settings.keepalive_count,
             )
 
+        self.connect = connect
         # Derived from machine and directory in a real service; the directory is another in every run.
         master = Master(f"{self.name:0>16}", read_generation(self.state), self.name, self.settings.lease_s)
         self.controller = Controller(
