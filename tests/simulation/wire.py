@@ -24,11 +24,18 @@ from vcrecon.sim.programs import Programs
 from vcrecon.sim.server import LOOPBACK, _Session
 
 _OPEN_CONNECT_FAILED = 2
+_SEGMENT_BYTES = 32 * 1024
+"""What a host writes at one moment to one channel travels together, up to so much: TCP does not keep writes apart."""
+_TORN = 1 / 16
+"""How much of the output arrives in two pieces, torn anywhere."""
 _TICK_S = 1e-6
 """Two messages of one connection are at least so far apart: that keeps their order."""
+_TEAR_S = _TICK_S / 2
 REFUSED_S = 0.001
 
 Direction = Literal["request", "reply"]
+Arrive = Callable[[bytes], None]
+"""What a message does at its destination, given as much of it as arrives."""
 
 
 @dataclass(slots=True)
@@ -163,7 +170,9 @@ class Link:
         self.channels: list[Ends] = []
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._arrives_s = {"request": 0.0, "reply": 0.0}
-        self._held: list[tuple[Direction, str, bytes, Callable[[], None]]] = []
+        self._held: list[tuple[Direction, str, bytes | bytearray, Arrive]] = []
+        self._segment: tuple[ServerEnd, int | None, float, bytearray] | None = None
+        """The output that was sent last, as long as nothing was sent after it: from whom, its type, when."""
         self._silent = False
         self._server_open = True
         self._tired: asyncio.TimerHandle | None = None
@@ -181,7 +190,7 @@ class Link:
         """The client hangs up; the host hears of it a moment later."""
         if self.open:
             self._client_loses(None)
-            self.send("request", "hang-up", b"", self._server_loses)
+            self.send("request", "hang-up", b"", lambda _: self._server_loses())
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
@@ -194,14 +203,14 @@ class Link:
         self.channels.append(ends)
         opened: asyncio.Future[None] = self.loop.create_future()
         ends.waiting = opened
-        self.send("request", "open", b"", lambda: self._server_opens(ends, opened))
+        self.send("request", "open", b"", lambda _: self._server_opens(ends, opened))
         await opened
         session = factory()
         ends.client = session
         session.connection_made(ends.client_end)
         started: asyncio.Future[None] = self.loop.create_future()
         ends.waiting = started
-        self.send("request", "exec", (command or "").encode(), lambda: ends.server_starts(command, started))
+        self.send("request", "exec", (command or "").encode(), lambda _: ends.server_starts(command, started))
         await started
         ends.waiting = None
         return ends.client_end, session
@@ -209,14 +218,28 @@ class Link:
     def _server_opens(self, ends: Ends, opened: asyncio.Future[None]) -> None:
         if self.server.full:
             refusal = asyncssh.ChannelOpenError(4, "open failed")
-            self.send("reply", "refused", b"", lambda: _fail(opened, refusal))
+            self.send("reply", "refused", b"", lambda _: _fail(opened, refusal))
         else:
-            self.send("reply", "opened", b"", lambda: _set(opened))
+            self.send("reply", "opened", b"", lambda _: _set(opened))
 
     # Messages.
 
-    def send(self, direction: Direction, kind: str, data: bytes, arrive: Callable[[], None]) -> None:
+    def pour(self, end: ServerEnd, data: bytes, datatype: int | None, arrive: Arrive) -> None:
+        """Send output, with what was written before it if that is still at the socket."""
+        now_s = self.loop.time()
+        if self._segment is not None:
+            last, kind, sent_s, segment = self._segment
+            if last is end and kind == datatype and sent_s == now_s and len(segment) < _SEGMENT_BYTES:
+                segment += data
+                return
+        segment = bytearray(data)
+        self.send("reply", "data", segment, arrive)
+        self._segment = end, datatype, now_s, segment
+
+    def send(self, direction: Direction, kind: str, data: bytes | bytearray, arrive: Arrive) -> None:
         """Deliver in order after a while, unless the wire is dead by then."""
+        if direction == "reply":
+            self._segment = None
         if direction == "reply" and not self._server_open:
             return
         if self._silent:
@@ -231,22 +254,32 @@ class Link:
         context = self.client_context if direction == "reply" else self.network.world_context
         if trap is not None and trap.what in ("cut", "half"):
             self._note(kind, direction, b"", f"{trap.what}!")
-            self.loop.call_at(when_s, self._dies, context=self.network.world_context)
+            if trap.what == "half" and kind == "data":
+                self.loop.call_at(when_s, self._half_arrives, direction, data, arrive, context=context)
+            self.loop.call_at(when_s + _TEAR_S, self._dies, context=self.network.world_context)
             return
         self.loop.call_at(when_s, self._arrives, direction, kind, data, arrive, context=context)
 
     def _note(self, kind: str, direction: Direction, data: bytes, mark: str = "") -> None:
         self.network.on_message(self.server.machine.name, direction, f"{kind}{mark}", data)
 
-    def _arrives(self, direction: Direction, kind: str, data: bytes, arrive: Callable[[], None]) -> None:
+    def _arrives(self, direction: Direction, kind: str, data: bytes | bytearray, arrive: Arrive) -> None:
         alive = self.open if direction == "reply" else self._server_open and self.server.machine.up
         if not alive and kind != "hang-up":
             return
         if self.server.cut:  # it was on its way when the cable was cut
             self._held.append((direction, kind, data, arrive))
             return
-        self._note(kind, direction, data)
-        arrive()
+        found = bytes(data)
+        if isinstance(data, bytearray) and len(found) > 1 and self.network.rng.random() < _TORN:
+            at = self.network.rng.randrange(1, len(found))
+            self.loop.call_at(self.loop.time() + _TEAR_S, self._arrives, direction, kind, found[at:], arrive)
+            found = found[:at]
+        self._note(kind, direction, found)
+        arrive(found)
+
+    def _half_arrives(self, direction: Direction, data: bytes | bytearray, arrive: Arrive) -> None:
+        self._arrives(direction, "data", bytes(data[: len(data) // 2]), arrive)
 
     # The ways it ends.
 
@@ -335,7 +368,7 @@ class Ends:
             session.shell_requested()
         else:
             session.exec_requested(command)
-        self.link.send("reply", "started", b"", lambda: _set(started))
+        self.link.send("reply", "started", b"", lambda _: _set(started))
         session.session_started()
 
     def client_loses(self, error: Exception | None) -> None:
@@ -368,29 +401,29 @@ class ClientEnd:
         self._paused = False
         self._waiting: list[tuple[bytes, int | None]] = []
 
-    def _send(self, kind: str, data: bytes, arrive: Callable[[_Session], None]) -> None:
+    def _send(self, kind: str, data: bytes, arrive: Callable[[_Session, bytes], None]) -> None:
         ends = self._ends
 
-        def arrives() -> None:
+        def arrives(found: bytes) -> None:
             if ends.session is not None and not ends.server_over:
-                arrive(ends.session)
+                arrive(ends.session, found)
 
         if not ends.client_over:
             ends.link.send("request", kind, data, arrives)
 
     def write(self, data: bytes) -> None:
-        self._send("data", data, lambda session: session.data_received(data, None))
+        self._send("data", data, lambda session, found: session.data_received(found, None))
 
     def write_eof(self) -> None:
-        self._send("eof", b"", lambda session: cast(None, session.eof_received()))
+        self._send("eof", b"", lambda session, _: cast(None, session.eof_received()))
 
     def send_signal(self, signal: str) -> None:
-        self._send("signal", signal.encode(), lambda session: session.signal_received(signal))
+        self._send("signal", signal.encode(), lambda session, _: session.signal_received(signal))
 
     def abort(self) -> None:
         ends = self._ends
         if not ends.client_over:
-            ends.link.send("request", "close", b"", ends.server_loses)
+            ends.link.send("request", "close", b"", lambda _: ends.server_loses())
             ends.link.loop.call_soon(ends.client_loses, None, context=ends.link.client_context)
 
     close = abort
@@ -421,7 +454,7 @@ class ServerEnd:
         ends = self._ends
         if ends.server_over:
             raise BrokenPipeError
-        ends.link.send("reply", "data", data, lambda: ends.client_end.deliver(data, datatype))
+        ends.link.pour(self, data, datatype, lambda found: ends.client_end.deliver(found, datatype))
 
     def exit(self, status: int) -> None:
         ends = self._ends
@@ -436,7 +469,7 @@ class ServerEnd:
         if ends.server_over:
             return
 
-        def arrives() -> None:
+        def arrives(_: bytes) -> None:
             if ends.client is not None and not ends.client_over:
                 ends.client_end.resume_reading()
                 tell(ends.client)

@@ -173,44 +173,38 @@ class Files:
         """Resolve `path`; the last component may be absent. Raises as open(2) does."""
         return self._walk(path, follow, [0])
 
-    def _top(self, path: str) -> Mount | None:
-        for mount in reversed(self.mounts):
-            if mount.target == path:
-                return mount
-        return None
-
     def _walk(self, path: str, follow: bool, hops: list[int]) -> Place:
-        root = self._top("/")
-        assert root is not None
-        here = Place("/", root, None, "", root.top)
-        trail: list[Place] = []
+        tops = {mount.target: mount for mount in self.mounts}  # the last one on a directory is the one seen
+        mount = tops["/"]
+        where, parent, name = "/", None, ""
+        node: Node | None = mount.top
+        trail: list[tuple[str, Mount, Directory | None, str, Node | None]] = []
         parts = [part for part in path.split("/") if part not in ("", ".")]
         for index, part in enumerate(parts):
             if part == "..":
-                here = trail.pop() if trail else here
+                if trail:
+                    where, mount, parent, name, node = trail.pop()
                 continue
-            directory = here.node
-            if directory is None:
+            if node is None:
                 raise _error(errno.ENOENT, path)
-            if not isinstance(directory, Directory):
+            if not isinstance(node, Directory):
                 raise _error(errno.ENOTDIR, path)
-            trail.append(here)
-            child = posixpath.join(here.path, part)
-            mounted = self._top(child)
-            if mounted is not None:
-                here = Place(child, mounted, directory, part, mounted.top)
+            trail.append((where, mount, parent, name, node))
+            where = f"{where}/{part}" if where != "/" else f"/{part}"
+            parent, name = node, part
+            if (mounted := tops.get(where)) is not None:
+                mount, node = mounted, mounted.top
                 continue
-            node = directory.entries.get(part)
-            here = Place(child, here.mount, directory, part, node)
+            node = parent.entries.get(part)
             if isinstance(node, Link) and (follow or index < len(parts) - 1):
                 hops[0] += 1
                 if hops[0] > LINKS_MAX:
                     raise _error(errno.ELOOP, path)
-                ahead = [posixpath.dirname(child), node.target, *parts[index + 1 :]]
+                ahead = [posixpath.dirname(where), node.target, *parts[index + 1 :]]
                 return self._walk(posixpath.join(*ahead), follow, hops)
-        if here.node is not None and path.endswith("/") and not isinstance(here.node, Directory):
+        if node is not None and path.endswith("/") and not isinstance(node, Directory):
             raise _error(errno.ENOTDIR, path)
-        return here
+        return Place(where, mount, parent, name, node)
 
     def node(self, path: str, *, follow: bool = True) -> Node:
         """The entry at `path`. Raises FileNotFoundError, NotADirectoryError."""
@@ -219,17 +213,20 @@ class Files:
             raise _error(errno.ENOENT, path)
         return node
 
-    def exists(self, path: str) -> bool:
+    def _found(self, path: str) -> Node | None:
         try:
-            return self.place(path).node is not None
+            return self.place(path).node
         except OSError:
-            return False
+            return None
+
+    def exists(self, path: str) -> bool:
+        return self._found(path) is not None
 
     def is_dir(self, path: str) -> bool:
-        return self.exists(path) and isinstance(self.node(path), Directory)
+        return isinstance(self._found(path), Directory)
 
     def is_file(self, path: str) -> bool:
-        return self.exists(path) and isinstance(self.node(path), File)
+        return isinstance(self._found(path), File)
 
     def is_link(self, path: str) -> bool:
         try:
@@ -238,9 +235,7 @@ class Files:
             return False
 
     def is_block_device(self, path: str) -> bool:
-        if not self.exists(path):
-            return False
-        node = self.node(path)
+        node = self._found(path)
         return isinstance(node, Device) and node.device is not None
 
     def realpath(self, path: str) -> str:

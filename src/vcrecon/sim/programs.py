@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import shlex
 from collections import Counter, deque
@@ -19,6 +20,8 @@ from vcrecon.sim.process import Process, Tool
 LOG_ENTRIES_MAX = 4096
 SCRIPTS_MAX = 256
 _DIRECTORIES = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+
+_quoted = functools.lru_cache(maxsize=4096)(shlex.quote)
 
 Hook = Callable[[Process], Awaitable[int | None]]
 """Runs before a program; a status from it is the program's, and the program does not run."""
@@ -62,7 +65,7 @@ class Programs:
         """Run one process to its end; its exit status, 141 when it wrote to a closed pipe."""
         name = process.argv[0].rpartition("/")[2]
         self.counts[name] += 1
-        self.log.append(shlex.join(process.argv))
+        self.log.append(" ".join(map(_quoted, process.argv)))
         try:
             if self.before is not None and (status := await self.before(process)) is not None:
                 return status

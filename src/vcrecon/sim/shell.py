@@ -25,7 +25,7 @@ from vcrecon.sim.shell_errors import (
     ReturnFromFunction,
     ShellError,
 )
-from vcrecon.sim.shell_expand import ExpansionError, fields, pattern, text
+from vcrecon.sim.shell_expand import ExpansionError, fields, pattern, text, whole
 from vcrecon.sim.shell_parse import Incomplete, ShellSyntaxError, parse_next
 from vcrecon.sim.shell_redirect import held_files, redirected
 from vcrecon.sim.streams import (
@@ -244,15 +244,19 @@ class Shell:
         if name in "@*":
             separator = " " if name == "@" else self.variables.get("IFS", " ")[:1]
             return separator.join(self.args)
-        flags = {"e": self.errexit, "f": self.noglob, "u": self.nounset, "x": self.xtrace}
-        special = {
-            "?": str(self.status),
-            "#": str(len(self.args)),
-            "$": str(self.pid),
-            "!": str(self.background_pid) if self.background_pid else None,
-            "-": "".join(flag for flag, on in flags.items() if on),
-        }
-        return special.get(name)
+        match name:
+            case "?":
+                return str(self.status)
+            case "#":
+                return str(len(self.args))
+            case "$":
+                return str(self.pid)
+            case "!":
+                return str(self.background_pid) if self.background_pid else None
+            case "-":
+                flags = {"e": self.errexit, "f": self.noglob, "u": self.nounset, "x": self.xtrace}
+                return "".join(flag for flag, on in flags.items() if on)
+        return None
 
     def assign(self, name: str, value: str) -> None:
         """Set a variable. Raises ShellError when it is read-only."""
@@ -458,7 +462,12 @@ class Shell:
     async def _simple(self, command: tree.Simple, tested: bool) -> int:
         self.line = command.line
         self.substitution_status = 0
-        words = [field for word in command.words for field in await fields(self, word)]
+        words: list[str] = []
+        for word in command.words:
+            if (one := whole(self, word)) is not None:
+                words.append(one)
+            else:
+                words.extend(await fields(self, word))
         if self.xtrace and words:
             await self.fds[2].write(f"+ {' '.join(words)}\n".encode("utf-8", "surrogateescape"))
         special = not words or words[0] in SPECIAL
@@ -471,7 +480,8 @@ class Shell:
             return 2
         assigned = {}
         for name, value in command.assignments:
-            assigned[name] = await text(self, value)
+            one = whole(self, value)
+            assigned[name] = await text(self, value) if one is None else one
             if special:
                 self.assign(name, assigned[name])
         if not words:

@@ -7,9 +7,8 @@ whether they came out of an expansion, since only the latter are split and only 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vcrecon.sim.shell_arithmetic import evaluate
 from vcrecon.sim.shell_tree import Arithmetic, Literal, Parameter, Substitution, Word
@@ -22,8 +21,7 @@ class ExpansionError(Exception):
     """An expansion that ends the shell: an unset parameter under `set -u`, `${x:?}`, bad arithmetic."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A run of expanded text. `breaks` is the boundary between two fields of `"$@"`."""
 
     text: str
@@ -34,8 +32,8 @@ class Chunk:
 
 async def fields(shell: Shell, word: Word) -> list[str]:
     """All expansions of one word, as arguments of a command: none, one or several fields."""
-    if len(word) == 1 and isinstance(word[0], Literal) and (word[0].quoted or not _MAGIC.search(word[0].text)):
-        return [word[0].text]
+    if (one := whole(shell, word)) is not None:
+        return [one]
     chunks = await _chunks(shell, word, word_start=True)
     result = []
     for field in _split(chunks, shell.variables.get("IFS", " \t\n")):
@@ -45,12 +43,28 @@ async def fields(shell: Shell, word: Word) -> list[str]:
 
 async def text(shell: Shell, word: Word) -> str:
     """One word without splitting and globbing: an assignment, a redirection, a here-document, a case."""
+    if (one := whole(shell, word)) is not None:
+        return one
     chunks = await _chunks(shell, word, word_start=True)
     return "".join(" " if chunk.breaks else chunk.text for chunk in chunks)
 
 
+def whole(shell: Shell, word: Word) -> str | None:
+    """What most words are: one text that nothing happens to, or the plain value of one quoted parameter."""
+    if len(word) == 1:
+        part = word[0]
+        if isinstance(part, Literal):
+            if part.quoted or not _MAGIC.search(part.text):
+                return part.text
+        elif isinstance(part, Parameter) and part.quoted and not part.operator and part.name != "@":
+            return _need(shell, part, shell.parameter(part.name))
+    return None
+
+
 async def pattern(shell: Shell, word: Word) -> re.Pattern[str]:
     """A word as the pattern it is in `case` and `${x%word}`."""
+    if len(word) == 1 and isinstance(word[0], Literal):
+        return _constant(word[0])
     return _compile("".join(_as_regex(chunk) for chunk in _join_brackets(await _chunks(shell, word))))
 
 
@@ -236,6 +250,11 @@ def _as_regex(chunk: Chunk, *, path: bool = False) -> str:
         else:
             result.append(re.escape(character))
     return "".join(result)
+
+
+@lru_cache(maxsize=1024)
+def _constant(part: Literal) -> re.Pattern[str]:
+    return _compile(_as_regex(Chunk(part.text, part.quoted)))
 
 
 _BRACKET = re.compile(r"\[([!^]?)(\]?(?:\[:[a-z]+:\]|[^\]])*)\]")

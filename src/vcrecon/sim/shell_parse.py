@@ -39,6 +39,8 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _FUNCTION = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t]*\([ \t]*\)")
 _BLANKS = re.compile(r"(?:[ \t\r]|\\\n)+")
 _PLAIN = re.compile(r"[^\\'\"$`\s;&|()<>]+")
+_LITERALS = re.compile(r"(?:'[^']*'|\\[^\n]){2,}")
+_LITERAL = re.compile(r"'([^']*)'|\\(.)")
 _PLAIN_IN_QUOTES = re.compile(r"[^\\\"$`]+")
 _PLAIN_IN_HERE = re.compile(r"[^\\$`]+")
 _PLAIN_IN_BRACE = re.compile(r"[^\\'\"$`}]+")
@@ -63,7 +65,13 @@ class Incomplete(ShellSyntaxError):
     """The text ends inside a command; more lines may complete it."""
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
+def _unquoted(run: str) -> str:
+    """The text of a run of quoted strings and escaped characters: how a script travels inside a command."""
+    return _LITERAL.sub(lambda found: found[1] if found[2] is None else found[2], run)
+
+
+@lru_cache(maxsize=4096)
 def parse_next(text: str, position: int, line: int, final: bool) -> tuple[Command | None, int, int]:
     """The next complete command of `text` from `position`: (command or None, new position, new line).
 
@@ -102,13 +110,18 @@ class _Parser:
     def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         found = pattern.match(self.text, self.position)
         if found is not None:
-            self.advance(found.end())
+            end = found.end()
+            self.line += self.text.count("\n", self.position, end)
+            self.position = end
         return found
 
     def blanks(self) -> None:
         """Skip blanks, continued lines and a comment, but not the newline."""
-        self.match(_BLANKS)
-        if self.peek() == "#":
+        following = self.peek()
+        if following in " \t\r\\":
+            self.match(_BLANKS)
+            following = self.peek()
+        if following == "#":
             end = self.text.find("\n", self.position)
             self.advance(len(self.text) if end < 0 else end)
 
@@ -407,6 +420,8 @@ class _Parser:
         while character := self.peek():
             if found := self.match(_PLAIN):
                 parts.append(Literal(found.group(), False))
+            elif character in "\\'" and (found := self.match(_LITERALS)):
+                parts.append(Literal(_unquoted(found.group()), True))
             elif character in "\\'\"$`":
                 self.special(parts)
             else:

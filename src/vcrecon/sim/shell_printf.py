@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 _DIRECTIVE = re.compile(r"%([-+ 0#]*)(\*|[0-9]*)(?:\.(\*|[0-9]*))?([a-zA-Z%])")
@@ -13,11 +14,14 @@ def _byte(code: int) -> str:
     return bytes([code & 255]).decode("utf-8", "surrogateescape")
 
 
+@lru_cache(maxsize=1024)
 def unescape(text: str, *, zero_octal: bool) -> tuple[str, bool]:
     r"""Backslash escapes as echo and `%b` (octal as `\0NNN`) or a format (`\NNN`) know them.
 
     Also says whether `\c` was met, which ends all output.
     """
+    if "\\" not in text:
+        return text, False
     result = []
     octal = re.compile(r"0[0-7]{0,3}" if zero_octal else r"[0-7]{1,3}")
     position = 0

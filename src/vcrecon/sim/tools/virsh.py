@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import time
 import xml.etree.ElementTree as ET
@@ -89,8 +90,14 @@ class Session:
         return found
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9 ._/:=,+@%-]*", re.ASCII)
+
+
 def split_commands(text: str) -> list[list[str]]:
     """Words of each command of a line, parted by `;`. Raises ValueError on an open quote."""
+    if _PLAIN.fullmatch(text):
+        words = text.split()
+        return [words] if words else []
     if text.replace('"', "").count("'") % 2:
         text += "'"  # virsh closes a single quote by itself, and complains of a double one
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";")
