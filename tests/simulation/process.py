@@ -82,12 +82,17 @@ class Process:
         return context.run(function, *arguments)
 
     async def call(self, make: Callable[[], Any]) -> Any:
-        """Await something in the process's own name."""
-        return await self.run(lambda: asyncio.create_task(make()))
+        """Await something in the process's own name. Raises LookupError when the process is killed meanwhile."""
+        task = self.run(lambda: asyncio.create_task(make()))
+        await asyncio.wait({task, self._death}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise LookupError(f"{self.name} was killed meanwhile")
+        return task.result()
 
     def start(self) -> None:
         """Raises what `vcrecon run` would end with: SpecError, Refused."""
         self.lives += 1
+        self._death: asyncio.Future[None] = self.loop.create_future()
         self.run(self._start)
         self.alive = True
 
@@ -165,6 +170,7 @@ class Process:
         """As SIGKILL; with `power` as a power cut of the master, which may also take what was not synced."""
         self.alive = False
         self.loop.kill(self.owner)
+        self._death.set_result(None)
         for server in self.site.servers.values():
             for link in list(server.links):
                 if link.client_owner == self.owner:

@@ -28,6 +28,8 @@ REST_S = 3600.0
 object, a stuck install and a guest that does not boot, one after the other."""
 HANGS_S = 600.0
 """A step that hangs and keeps its lock is ended by a person after so long."""
+STORY_S = 60_000.0
+"""No story takes longer: somebody waits for ever."""
 QUIET_S = 80.0
 """At rest nothing is done for so long: a full look at everything, and more."""
 PAUSES_S = (0.0, 0.0, 0.05, 1.0, 5.0, 20.0, 60.0, 300.0)
@@ -266,7 +268,8 @@ async def _play(
         prepare(play)
     watch = asyncio.ensure_future(play.watch())
     try:
-        await story(play)
+        async with asyncio.timeout(STORY_S):
+            await story(play)
     except (Exception, SpecError) as error:
         truth.violate("simulation", f"{type(error).__name__}: {error}")
         if trace:

@@ -49,3 +49,18 @@ def test_one_seed_is_one_story_wherever_and_after_whatever_it_is_played() -> Non
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert together.stdout.split() == [alone[12], alone[11]]
+
+
+def test_a_hung_host_costs_the_others_at_most_a_twentieth() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation.hung_host"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds = json.loads(done.stdout)
+    well = seconds.pop("nothing")
+    assert len(seconds) == 3
+    assert {way: s for way, s in seconds.items() if s > well * 1.05} == {}
