@@ -28,7 +28,7 @@ from vcrecon.core.memory import SURVEY, Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
-from vcrecon.core.world import World
+from vcrecon.core.world import World, allowed
 from vcrecon.errors import HostError, Transient
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.hypervisor import HYPERVISORS
@@ -323,18 +323,14 @@ class Controller:
         """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
         if not self._survey or any(name not in self.world.current for name in self.spec.containers):
             return
-        known = bool(self.world.sightings) or not all(map(self._shows_all, self.spec.containers))
+        silent = sum(not self.world.reachable(name) for name in self.spec.containers)
+        known = bool(self.world.sightings) or silent > allowed(self.spec.site.limits, len(self.spec.containers))
         with self.ledger.record.batch() as batch:
             batch.set_claims_complete(not known)
             batch.remove_intent(SURVEY)
         self._survey = False
         for station in self.stations.values():
             station.poke()
-
-    def _shows_all(self, container: str) -> bool:
-        """Whether it shows all that it holds: silence is not absence. One that lacks a program never held a guest."""
-        seen = self.world.current.get(container)
-        return isinstance(seen, Seen) and (self.world.clear(container) or bool(seen.missing))
 
     def _mind_other_masters(self) -> None:
         """Whether boots are served: two DHCP servers would fight, and so would two installers."""
