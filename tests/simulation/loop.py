@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
 import itertools
 import random
 from collections.abc import Callable
@@ -18,6 +19,8 @@ OWNER: contextvars.ContextVar[str] = contextvars.ContextVar("owner", default="")
 """The process that a task belongs to; nothing for the hosts and for what strikes them."""
 
 _STEPS_MAX = 3_000_000
+_TIMERS_MIN, _CANCELLED_FRACTION = 100, 0.5
+"""Of so many timers, when more than this are cancelled, those are thrown out, as in asyncio."""
 
 
 class Deadlock(RuntimeError):
@@ -45,6 +48,34 @@ class CountedTask(asyncio.Task[Any]):
         return self is other
 
 
+class _Soon(asyncio.Handle):
+    """A Handle that never asks whether its loop is debugged, which costs as much as all else that it does."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: contextvars.Context | None) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class _Timer(asyncio.TimerHandle):
+    """Like `_Soon`."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: Any, context: contextvars.Context | None) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled = self._scheduled = False
+        self._repr = self._source_traceback = None
+        self._when = when
+
+    def __lt__(self, other: asyncio.TimerHandle) -> bool:
+        return self._when < other._when
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Its time begins at 0 and is measured in virtual seconds."""
 
@@ -54,7 +85,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._rng = rng
         self._now_s = 0.0
         self._clock_resolution = 1e-9
-        self._selector = self
         self._dead: set[str] = set()
         self.steps = 0
         self.graves: list[object] = []
@@ -64,22 +94,42 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    # What BaseEventLoop asks of a selector.
-
-    def select(self, timeout: float | None) -> list[object]:
+    def _run_once(self) -> None:
+        """One turn, as BaseEventLoop's, without the selector: the clock jumps instead."""
         self.steps += 1
         if self.steps > _STEPS_MAX:
             raise Endless(f"{self.steps} turns of the loop, {self._now_s:.1f} virtual seconds")
-        if timeout is None:
+        self._drop_cancelled()
+        ready, timers = self._ready, self._scheduled
+        if ready or self._stopping:
+            if len(ready) > 1:
+                self._shuffle()
+        elif timers:
+            self._now_s += max(0.0, timers[0]._when - self._now_s)
+        else:
             raise Deadlock("nothing is scheduled and somebody waits")
-        if timeout > 0:
-            self._now_s += timeout
-        elif len(self._ready) > 1:
-            self._shuffle()
-        return []
+        due_s = self._now_s + self._clock_resolution
+        while timers and timers[0]._when < due_s:
+            timer = heapq.heappop(timers)
+            timer._scheduled = False
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
 
-    def _process_events(self, event_list: list[object]) -> None:
-        pass
+    def _drop_cancelled(self) -> None:
+        timers = self._scheduled
+        if len(timers) > _TIMERS_MIN and self._timer_cancelled_count > _CANCELLED_FRACTION * len(timers):
+            for timer in timers:
+                timer._scheduled = not timer._cancelled
+            timers[:] = [timer for timer in timers if not timer._cancelled]
+            heapq.heapify(timers)
+            self._timer_cancelled_count = 0
+        else:
+            while timers and timers[0]._cancelled:
+                self._timer_cancelled_count -= 1
+                heapq.heappop(timers)._scheduled = False
 
     def _write_to_self(self) -> None:
         pass
@@ -107,15 +157,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Killing.
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
-        handle = super().call_soon(callback, *args, context=context)
-        self._bury_if_dead(handle)
+        handle = _Soon(callback, args, self, context)
+        self._ready.append(handle)
+        if self._dead:
+            self._bury_if_dead(handle)
         return handle
 
     def call_at(
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = super().call_at(when, callback, *args, context=context)
-        self._bury_if_dead(handle)
+        handle = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, handle)
+        handle._scheduled = True
+        if self._dead:
+            self._bury_if_dead(handle)
         return handle
 
     def _bury_if_dead(self, handle: asyncio.Handle) -> None:

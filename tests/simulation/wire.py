@@ -224,7 +224,7 @@ class Link:
 
     # Messages.
 
-    def pour(self, end: ServerEnd, data: bytes, datatype: int | None, arrive: Arrive) -> None:
+    def pour(self, end: ServerEnd, data: bytes, datatype: int | None) -> None:
         """Send output, with what was written before it if that is still at the socket."""
         now_s = self.loop.time()
         if self._segment is not None:
@@ -233,7 +233,7 @@ class Link:
                 segment += data
                 return
         segment = bytearray(data)
-        self.send("reply", "data", segment, arrive)
+        self.send("reply", "data", segment, lambda found: end.ends.client_end.deliver(found, datatype))
         self._segment = end, datatype, now_s, segment
 
     def send(self, direction: Direction, kind: str, data: bytes | bytearray, arrive: Arrive) -> None:
@@ -448,16 +448,16 @@ class ServerEnd:
     """What `sim.server` asks of asyncssh's channel."""
 
     def __init__(self, ends: Ends) -> None:
-        self._ends = ends
+        self.ends = ends
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
-        ends = self._ends
+        ends = self.ends
         if ends.server_over:
             raise BrokenPipeError
-        ends.link.pour(self, data, datatype, lambda found: ends.client_end.deliver(found, datatype))
+        ends.link.pour(self, data, datatype)
 
     def exit(self, status: int) -> None:
-        ends = self._ends
+        ends = self.ends
         ends.link.network.on_end(ends.link.server.machine.name, ends.command, status)
         self._end(lambda client: client.exit_status_received(status), str(status))
 
@@ -465,7 +465,7 @@ class ServerEnd:
         self._end(lambda client: client.exit_signal_received(signal, False, "", ""), signal)
 
     def _end(self, tell: Callable[[Any], None], what: str) -> None:
-        ends = self._ends
+        ends = self.ends
         if ends.server_over:
             return
 

@@ -376,7 +376,8 @@ class _Output(Stream):
         await self.send(data, None)
 
     async def send(self, data: bytes, datatype: int | None) -> None:
-        await self._ready.wait()
+        if not self._ready.is_set():
+            await self._ready.wait()
         if self._broken:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         try:

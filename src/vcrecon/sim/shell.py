@@ -26,7 +26,7 @@ from vcrecon.sim.shell_errors import (
     ShellError,
 )
 from vcrecon.sim.shell_expand import ExpansionError, fields, pattern, text, whole
-from vcrecon.sim.shell_parse import Incomplete, ShellSyntaxError, parse_next
+from vcrecon.sim.shell_parse import Incomplete, ShellSyntaxError, parse_next, steps_of
 from vcrecon.sim.shell_redirect import held_files, redirected
 from vcrecon.sim.streams import (
     BytesReader,
@@ -183,9 +183,11 @@ class Shell:
     async def run_text(self, script: str, *, tested: bool = False) -> int:
         """Evaluate `script` in this shell; each line is parsed only when those before it have run."""
         position, line = 0, 1
-        self.status = 0 if not script.strip() else self.status
+        steps = steps_of(script)
+        if steps.is_empty:
+            self.status = 0
         while True:
-            command, position, line = parse_next(script, position, line, True)
+            command, position, line = steps.next(position, line)
             if command is None:
                 return self.status
             await self.evaluate(command, tested)
@@ -500,7 +502,7 @@ class Shell:
 
     async def _builtin(self, words: list[str], fds: dict[int, Any], assigned: dict[str, str], tested: bool) -> int:
         before, self.fds = self.fds, fds
-        saved = {name: self.variables.get(name) for name in assigned}
+        saved = {name: self.variables.get(name) for name in assigned} if assigned else assigned
         self.variables.update(assigned)
         self.tested = tested
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ SPECIAL = frozenset(
     }
     | {"unset", "times"}
 )
+_BLANKS = re.compile(r"[ \t\n]+")
 _SIGNALS = {"0": "EXIT", "1": "HUP", "2": "INT", "3": "QUIT", "13": "PIPE", "15": "TERM"}
 
 
@@ -242,7 +244,7 @@ async def _read(shell: Shell, words: list[str]) -> int:
         ended = not line.endswith("\n")
         again = False
         line = line.removesuffix("\n")
-        if raw:
+        if raw or "\\" not in line:
             text += line
             break
         position = 0
@@ -265,6 +267,9 @@ async def _read(shell: Shell, words: list[str]) -> int:
 
 def _read_fields(text: str, protected: set[int], separators: str, count: int) -> list[str]:
     """The values `read` gives to `count` names; the last takes the rest of the line."""
+    if not protected and separators == " \t\n":
+        found = _BLANKS.split(text.strip(separators), maxsplit=count - 1) if count > 1 else [text.strip(separators)]
+        return found + [""] * (count - len(found))
     white = [character for character in separators if character in " \t\n"]
 
     def is_in(position: int, characters: str | list[str]) -> bool:

@@ -83,6 +83,25 @@ def parse_next(text: str, position: int, line: int, final: bool) -> tuple[Comman
     return command, parser.position, parser.line
 
 
+class Steps:
+    """The commands of a whole script, each parsed when it is first reached."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.is_empty = not text.strip()
+        self._found: dict[tuple[int, int], tuple[Command | None, int, int]] = {}
+
+    def next(self, position: int, line: int) -> tuple[Command | None, int, int]:
+        """As `parse_next`, without looking at the whole text again to find what is known of it."""
+        found = self._found.get((position, line))
+        if found is None:
+            found = self._found[position, line] = parse_next(self._text, position, line, True)
+        return found
+
+
+steps_of = lru_cache(maxsize=1024)(Steps)
+
+
 class _Parser:
     """Recursive descent over characters: shell tokens mean different things in different places."""
 

@@ -8,6 +8,7 @@ say what a number is, so `on`, `010` and `52:54:00:12:34:56` mean what they look
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import yaml
 
@@ -82,8 +83,13 @@ class Source:
     has_aliases: bool = False
 
 
+@lru_cache(maxsize=10)
 def parse(file: str, data: bytes) -> Source:
-    """Read `data`, the content of `file`, as one YAML document. Never raises, whatever the bytes."""
+    """Read `data`, the content of `file`, as one YAML document. Never raises, whatever the bytes.
+
+    What was read last is kept, two generations of five files: of a spec that is read again little has changed.
+    Nobody may change the tree.
+    """
     if len(data) > FILE_BYTES_MAX:
         return _refused(file, 0, 0, f"the file is larger than {FILE_BYTES_MAX >> 20} MiB; split or shorten it")
     try:

@@ -246,7 +246,8 @@ def _rows(kind: str, report: Report, group: VolumeGroup, only: str) -> list[dict
     volumes = [v for name, v in sorted(group.volumes.items()) if only in ("", name)]
     if kind == "seg":
         return [report.lv(v) | report.seg(v) for v in volumes]
-    return [report.vg(group) | report.seg(v) | report.lv(v) for v in volumes]
+    of_group = report.vg(group)
+    return [of_group | report.seg(v) | report.lv(v) for v in volumes]
 
 
 def _json(value: object) -> str:
