@@ -230,7 +230,8 @@ class Classroom:
         since_s = self.main.clock() - (self.loop.time() - self.changed_at_s)
         return (
             controller.converged
-            and all(o.at_s >= since_s for o in controller.world.current.values())
+            # One that left the spec is not looked at any more.
+            and all(o.at_s >= since_s for n, o in controller.world.current.items() if n in controller.stations)
             and not any(station.settling for station in controller.stations.values())
         )
 

@@ -7,6 +7,7 @@ Each pair is judged twice. First once B is in force and confirmed: whatever diff
 - the disk of a guest whose disk holds, or may hold, a student's work (`vc.touched`): its image, context, size and kind
   stay until a person gives it up (S2);
 - the size and kind of any disk that was there before: they are taken when a disk is made;
+- whether a guest answers whose disk is such a one, and whose address is another in B (`silent`);
 - the definition of a guest that ran all the while: "taken at its next start", as `status` says of it, so that a healthy
   guest is never restarted. Its interface stays on the bridge that it was on.
 
@@ -165,9 +166,24 @@ def say(play: Play, words: object) -> None:
 
 
 async def settle(play: Play) -> None:
-    if not await play.room.until(play.room.converged, REST_S):
+    if not await play.room.until(lambda: play.room.converged() or _waits_for_a_person(play), REST_S):
         said = [line for line in play.room.explain() if "plan" in line or "converged" in line]
         play.truth.violate("converges", f"not at rest within {REST_S:.0f} s: {' | '.join(said)[:600]}")
+
+
+def _waits_for_a_person(play: Play) -> bool:
+    """Whether all is as wanted but guests that answer nowhere, since their disks still have another spec's addresses."""
+    room = play.room
+    controller = room.main.controller
+    open_ones = [plan for plan in room.main.controls.plans() if plan["decision"] != "rest"]
+    for plan in open_ones:
+        guest = controller.spec.guests.get(plan["subject"].removeprefix("guest/"))
+        if plan["reason"] != "silent" or guest is None:
+            return False
+        context = f"vc.context={controller.wanted.context(guest)}"
+        if not any("vc.touched" in v.tags and context not in v.tags for _, _, v in room.disks(guest.name)):
+            return False
+    return bool(open_ones) and not controller.admission.in_flight
 
 
 def _excuse(play: Play, difference: Difference, since_s: float) -> str:
