@@ -14,7 +14,7 @@ from vcrecon.spec.text import FILES
 
 CUT_EVERY = 11
 """One input in so many is a file cut off at a byte; all bytes of all files come in turn."""
-HEAVY_EVERY = 4000
+HEAVY_EVERY = 10_000
 _BASES = ("small",) * 12 + ("rich",) * 6 + ("lab",) * 2 + ("tutorial",)
 _CUTS = [(base, file, at) for base in BASES for file in FILES for at in range(len(BASES[base].files[file]))]
 
