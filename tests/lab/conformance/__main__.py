@@ -19,7 +19,7 @@ from tests.lab.conformance.cases import all_cases
 from tests.lab.conformance.disk_cases import VOLUMES
 from tests.lab.conformance.hosts import LOCAL_GROUP, LOCAL_LACKS, LOCAL_SERVER, LOCAL_TRUNK, LocalHost, SshHost
 from tests.lab.conformance.place import ABILITIES, Place
-from tests.lab.conformance.runner import Run, compare, run_all, save, table
+from tests.lab.conformance.runner import Run, compare, load, run_all, save, table
 from tests.lab.conformance.serving import Server
 from tests.lab.conformance.simulated import simulated
 
@@ -50,6 +50,9 @@ async def run(options: argparse.Namespace) -> int:
             place = replace(place, lacks=place.lacks | {"xz"})
         chosen = [*options.only, *(HYPERVISOR_FAMILIES if options.hypervisor_only else ())]
         cases = [case for case in all_cases(place) if not chosen or any(part in case.name for part in chosen)]
+        if options.changed:
+            asked = load(options.changed, files).digests
+            cases = [case for case in cases if asked.get(case.name) != case.digest(place)]
         cases = cases[:: options.every]
         real = await run_all(cases, host, place, progress=options.verbose)
         other, _ = await stack.enter_async_context(simulated(place))
@@ -67,7 +70,7 @@ def report(options: argparse.Namespace, real: Run, mirrored: Run) -> int:
             real,
             options.capture,
             options.what,
-            update=bool(options.only or options.hypervisor_only or options.every > 1),
+            update=bool(options.only or options.hypervisor_only or options.every > 1 or options.changed),
         )
     wrong = [row for row in rows if row.wrong]
     for row in wrong:
@@ -95,8 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--hypervisor-only", action="store_true", help="only what a hypervisor answers: the rest is the same Debian"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth of these cases")
+    parser.add_argument(
+        "--changed", type=Path, metavar="CAPTURE", help="only what this capture lacks, or asked otherwise"
+    )
     parser.add_argument("--out", type=Path, help="write the table (Markdown)")
-    parser.add_argument("--capture", type=Path, help="keep the real answers (JSON); with --only, of these")
+    parser.add_argument("--capture", type=Path, help="keep the real answers (JSON); with --only or --changed, of these")
     parser.add_argument("--what", default="a real container", help="says in the capture what the host is")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each case on the real host")
     return asyncio.run(run(parser.parse_args(arguments)))
