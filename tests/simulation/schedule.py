@@ -186,6 +186,9 @@ class Play:
                 room.note(f"a person boots {item['name']} from the network")
                 machine.boot()
         for item in status["guests"]:
+            if item["state"] == "held":  # asked for before a record was lost, and held since
+                self._try(lambda guest=item["name"]: controls.release(guest, "a person"))
+                self.truth.may_restart.add(item["name"])
             blocked = item["blocked"]
             if not blocked:
                 continue

@@ -165,7 +165,7 @@ def _site(rng: random.Random, *, bare_metal: bool) -> dict[str, Any]:
         provisioning |= {"mode": "external", "address": "127.0.0.1", "install_deadline": "10m"}
     return {
         "site": SITE,
-        "session": rng.choice(["running", "running", "running", "preparing"]),
+        "session": rng.choice(["running", "running", "running", "preparing", "preparing"]),
         "provisioning": provisioning,
         "ssh": {"user": "root", "key": "client_key", "known_hosts": "known_hosts"},
         "services": {"mirror": {"address": "10.255.0.1", "port": 80, "to": "10.64.0.1:8081"}},

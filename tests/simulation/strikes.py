@@ -385,6 +385,32 @@ class Strikes:
         self.site.spawn(kill())
         return ""
 
+    async def restart_blind(self) -> str:
+        """The service starts anew, perhaps without its record, while a host hides what it has: a guest is to leave."""
+        main = self.room.main
+        guest = self.one_of(g for g in self.room.home if self.room.hosts_of(g) == [self.room.home[g]])
+        container = self.room.home[guest]
+        if not main.alive:
+            raise LookupError("it does not run")
+        how = self.rng.choice(["cut", "^virsh|^xl", "^lvs|^lvm|^vgs", "^lvm", "garbage"])
+        if how == "cut":
+            await self.site.cut(container)
+        elif how == "garbage":
+            await self.site.garbage(container, "output")
+        else:
+            await self.site.fail_command(container, how, times=self.rng.choice([3, 10, None]))
+        await asyncio.sleep(self.rng.choice([0.0, 30.0]))
+        if not main.alive:
+            raise LookupError("it does not run")
+        lost = self.rng.random() < 0.4
+        if lost:
+            await self.lose_record_with(lambda: self.move_guest(guest))
+        else:
+            main.kill(power=self.rng.random() < 0.3)
+            await self.move_guest(guest)
+            main.start()
+        return f"{container} {how}, {guest} is to leave{', record lost' if lost else ''}"
+
     async def restart_service(self) -> str:
         """`systemctl restart`."""
         main = self.room.main
@@ -400,6 +426,9 @@ class Strikes:
         Not while a container that left the spec still has disks of guests: then nothing is left that knows of it, and
         its guests are begun anew elsewhere. That is a limit of S1 (docs/RELIABILITY.md).
         """
+        return await self.lose_record_with(self._meanwhile)
+
+    async def lose_record_with(self, meanwhile: Callable[[], Awaitable[str]]) -> str:
         main = self.room.main
         gone = {entry["name"] for entry in self.dropped}
         if any(gone & self.room.places(guest) for guest in self.room.known_guests):
@@ -409,9 +438,9 @@ class Strikes:
         main.kill()
         main.forget_everything()
         self.room.record_lost()
-        meanwhile = await self._meanwhile()
+        words = await meanwhile()
         main.start()
-        return meanwhile
+        return words
 
     async def second_service(self) -> str:
         """Somebody starts another service for the same site, with a state directory of its own, for a while."""
@@ -463,7 +492,8 @@ class Strikes:
         return await self.move_guest(self.guest())
 
     async def move_guest(self, guest: str) -> str:
-        container = self.one_of(self.room.files.containers)
+        others = set(self.room.files.containers) - {self.room.home[guest]}
+        container = self.one_of(others or self.room.files.containers)
         self.truth.may_restart.add(guest)
         self.room.files.move(guest, container)
         await self._save()
@@ -736,12 +766,12 @@ class Strikes:
             self.fail_long: 2, self.hang_command: 4, self.slow: 2, self.garbage: 2, self.lose_message: 10,
             self.slow_wire: 1, self.no_more_channels: 1, self.change_host_key: 2, self.corrupt_image: 3,
             self.fill_pool: 2, self.fill_root: 1, self.lose_disk: 1, self.crash_service: 5, self.crash_soon: 6,
-            self.restart_service: 1, self.lose_record: 3, self.second_service: 2, self.jump_clock: 2,
-            self.fill_record_disk: 1, self.move: 10, self.move_many: 4, self.revert: 3, self.remove: 3, self.add: 3,
-            self.change_image: 3, self.begin_class: 1, self.move_and_back: 4, self.resize: 1, self.drop_container: 2,
-            self.spoil_files: 5, self.mend_files: 3, self.pause: 1, self.resume: 2, self.rebuild: 3, self.prune: 2,
-            self.confirm: 2, self.rescue: 2, self.release: 2, self.fence: 5, self.power_fence: 2,
-            self.change_switch: 1, self.reinstall: 3,
+            self.restart_blind: 4, self.restart_service: 1, self.lose_record: 3, self.second_service: 2,
+            self.jump_clock: 2, self.fill_record_disk: 1, self.move: 10, self.move_many: 4, self.revert: 3,
+            self.remove: 3, self.add: 3, self.change_image: 3, self.begin_class: 1, self.move_and_back: 4,
+            self.resize: 1, self.drop_container: 2, self.spoil_files: 5, self.mend_files: 3, self.pause: 1,
+            self.resume: 2, self.rebuild: 3, self.prune: 2, self.confirm: 2, self.rescue: 2, self.release: 2,
+            self.fence: 5, self.power_fence: 2, self.change_switch: 1, self.reinstall: 3,
         }  # fmt: skip
 
     async def strike(self) -> None:
