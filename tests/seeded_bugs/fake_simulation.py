@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, required=True)
     parser.add_argument("--schedules", type=int, required=True)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--until-violation", action="store_true")
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.schedules)
     failing = [seed for seed in seeds if not rule.keeps(seed)]

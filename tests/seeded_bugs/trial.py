@@ -78,17 +78,19 @@ def _copy(source: Path, bug: Bug) -> Iterator[Path]:
 
 
 def _by_simulation(bug: Bug, plan: Plan, copy: Path, sound: Path) -> Outcome:
-    end = plan.first_seed + plan.schedules_max
-    for first in range(plan.first_seed, end, plan.batch):
-        for seed in simulate(plan, copy, first, min(plan.batch, end - first)):
-            if not simulate(plan, sound, seed, 1):
-                return Outcome(bug, "caught", seed - plan.first_seed + 1, seed)
+    first, end = plan.first_seed, plan.first_seed + plan.schedules_max
+    while first < end:
+        schedules = min(plan.batch, end - first)
+        failing = simulate(plan, copy, first, schedules)
+        if failing and not simulate(plan, sound, failing[0], 1):
+            return Outcome(bug, "caught", failing[0] - plan.first_seed + 1, failing[0])
+        first = failing[0] + 1 if failing else first + schedules
     return Outcome(bug, "missed", plan.schedules_max)
 
 
 def simulate(plan: Plan, product: Path, first_seed: int, schedules: int) -> list[int]:
     """The seeds that fail on the product in this directory, in order. Raises Broken when it does not come to an end."""
-    arguments = ("--first-seed", str(first_seed), "--schedules", str(schedules), "--json")
+    arguments = ("--first-seed", str(first_seed), "--schedules", str(schedules), "--until-violation", "--json")
     status, output = _run(product, plan.simulation, arguments, plan.start_s + schedules * plan.schedule_s)
     where = f"seeds {first_seed} to {first_seed + schedules - 1}"
     lines = output.splitlines()
