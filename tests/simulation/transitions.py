@@ -172,7 +172,7 @@ async def settle(play: Play) -> None:
 
 
 def _waits_for_a_person(play: Play) -> bool:
-    """Whether all is as wanted but guests that answer nowhere, since their disks still have another spec's addresses."""
+    """Whether all is as wanted but guests that do not answer, since their disks have the addresses of another spec."""
     room = play.room
     controller = room.main.controller
     open_ones = [plan for plan in room.main.controls.plans() if plan["decision"] != "rest"]
