@@ -168,6 +168,16 @@ class TestHealing:
         site.now_s += 301
         assert site.block("c1", "alice").reason == "silent"
 
+    def test_one_that_is_silent_with_an_older_context_may_have_another_address(self) -> None:
+        site = ASite(a_spec(HERE), seen("c1", [students_disk("alice", context="old")], [running("alice")]))
+        site.memory.answered.clear()
+        site.intend("alice", "start-guest")
+        site.now_s += 301
+        block = site.block("c1", "alice")
+        assert block.reason == "silent"
+        assert "made for an older spec" in block.message
+        assert "`vcrecon rebuild alice`" in block.message
+
     def test_a_deleted_record_restarts_nothing(self) -> None:
         site = a_running_guest()
         site.memory = Memory(claims_complete=False, answered=site.memory.answered)

@@ -87,13 +87,14 @@ class Transition:
         room = play.room
         await begin(play, first)
         await room.write_new_work()
+        before = {guest: parts["disk"] for (_, guest), parts in portray(room).guests.items() if "disk" in parts}
         await self._leave_containers(play, rng, first, second)
         since_s = room.loop.time()
         await put_into_force(play, second)
         await settle(play)
         play.truth.at_rest(set(), set())
         there = list(self.fresh.differences(portray(room)))
-        excuses = [_excuse(play, difference, since_s) for difference in there]
+        excuses = [_excuse(play, difference, since_s, before) for difference in there]
         self._judge(play, [difference for difference, excuse in zip(there, excuses, strict=True) if not excuse])
         self.outcome.legitimate += Counter(excuse for excuse in excuses if excuse)
         await give_up(play, there)
@@ -172,7 +173,7 @@ async def settle(play: Play) -> None:
 
 
 def _waits_for_a_person(play: Play) -> bool:
-    """Whether all is as wanted but guests that answer nowhere: their disks still have another spec's addresses."""
+    """Whether all is as wanted but guests that do not answer, since their disks have the addresses of another spec."""
     room = play.room
     controller = room.main.controller
     open_ones = [plan for plan in room.main.controls.plans() if plan["decision"] != "rest"]
@@ -186,15 +187,20 @@ def _waits_for_a_person(play: Play) -> bool:
     return bool(open_ones) and not controller.admission.in_flight
 
 
-def _excuse(play: Play, difference: Difference, since_s: float) -> str:
-    """Why this may differ as long as nobody gives anything up; nothing when it may not."""
+def _excuse(play: Play, difference: Difference, since_s: float, before: dict[str, object]) -> str:
+    """Why this may differ as long as nobody gives anything up; nothing when it may not.
+
+    `before` has the disks as A had them: one that is kept for its work is kept whole.
+    """
     room = play.room
     machine = room.site.hosts[difference.container].machine
     domain = machine.domains.by_name.get(difference.guest)
     ran = domain is not None and domain.live and domain.started_at < since_s
     disks = [v for name, _, v in room.disks(difference.guest) if name == difference.container]
     if difference.part == "disk" and isinstance(difference.fresh, dict) and isinstance(difference.found, dict):
-        if any("vc.touched" in volume.tags for volume in disks):
+        was, kept = before.get(difference.guest), difference.found
+        same = isinstance(was, dict) and all(was[key] == kept[key] for key in ("tags", "files"))
+        if same and any("vc.touched" in volume.tags for volume in disks):
             return "touched disk"
         if all(difference.fresh[key] == difference.found[key] for key in ("tags", "files", "held")):
             return "size of a disk"

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import re
+import secrets
 import shutil
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.simulation.classroom import Classroom
@@ -46,6 +50,10 @@ DICE = st.integers(0, 31)
 CHANGED_ITS_MIND = re.compile(r"vcrecon goes on trying|released once it|asked for something else meanwhile")
 """What `rescue` and `release` say when the wish was taken, and only the waiting for it ended."""
 
+COUNTS: Counter[str] = Counter()
+"""How often each command was typed in this process, and how many were refused."""
+REPLAY = "python -m tests.simulation.verbs --examples {} --steps {} --seed {}"
+
 
 class Desk(RuleBasedStateMachine):
     """One person, one service, one site. Each rule is a command, or an event of the world."""
@@ -61,16 +69,16 @@ class Desk(RuleBasedStateMachine):
 
     # --- beginning and end -----------------------------------------------------------------------------------------
 
-    @initialize(seed=st.integers(0, 9999))
-    def begin(self, seed: int) -> None:
+    @initialize(site=st.integers(0, 9999))
+    def begin(self, site: int) -> None:
         directory = Path(tempfile.mkdtemp(prefix="vcrecon-verbs-", dir=_MEMORY if _MEMORY.is_dir() else None))
         self.stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        rng = random.Random(seed)
+        rng = random.Random(site)
         log: list[str] = []
         self.loop = VirtualLoop(random.Random(rng.random()))
         asyncio.set_event_loop(self.loop)
         self.stack.callback(asyncio.set_event_loop, None)
-        self.stack.enter_context(seeded(seed, log))
+        self.stack.enter_context(seeded(site, log))
         self.do(lambda: self._begin(rng, directory, log))
 
     async def _begin(self, rng: random.Random, directory: Path, log: list[str]) -> None:
@@ -96,7 +104,17 @@ class Desk(RuleBasedStateMachine):
                 self.do(self._end)
                 self.nothing_is_wrong()
         finally:
-            self.stack.close()
+            self._bury()
+
+    def _bury(self) -> None:
+        """What this example left half done ends now, and not in the middle of the next."""
+        if hasattr(self, "loop"):
+            self.loop.set_exception_handler(lambda _, what: None)
+            self.loop.graves.clear()
+        self.stack.close()
+        for name in ("loop", "room", "truth", "strikes", "play", "watch"):
+            self.__dict__.pop(name, None)
+        gc.collect()
 
     async def _end(self) -> None:
         await self.play.heal()
@@ -118,6 +136,8 @@ class Desk(RuleBasedStateMachine):
         answer = command(self.room.main, *words)
         self.room.note(f"$ vcrecon {' '.join(words)}   [{answer.code}] {answer.refused}")
         self.room.changed_at_s = self.loop.time()
+        COUNTS[words[0]] += 1
+        COUNTS["refused"] += bool(answer.refused)
         if answer.refused:
             assert refused is not False, f"`{' '.join(words)}` is refused, and need not be: {answer.refused}"
             assert NEXT.search(answer.refused), f"a refusal that does not say what to do next: {answer.refused}"
@@ -464,8 +484,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.verbs", description=__doc__)
     parser.add_argument("--examples", type=int, default=30)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="what Hypothesis begins with")
     asked = parser.parse_args()
+    print(REPLAY.format(asked.examples, asked.steps, asked.seed), flush=True)
     bury_in_silence()
+    seed(asked.seed)(Desk)
     run_state_machine_as_test(
         Desk,
         settings=settings(
@@ -478,7 +501,8 @@ def main() -> int:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    print(json.dumps({"examples": asked.examples, "steps": asked.steps}))
+    total = {"examples": asked.examples, "steps": asked.steps, "seed": asked.seed, "cpu_seconds": time.process_time()}
+    print(json.dumps(total | {"typed": COUNTS.total() - COUNTS["refused"], "counts": COUNTS}))
     return 0
 
 

@@ -251,9 +251,19 @@ def _running(case: Case) -> Decision | None:
             case.subject,
             "silent",
             f"{case.name} runs on {case.container} but has not answered on its network for "
-            f"{case.view.now_s - started_s:.0f} s: look at `vcrecon console {case.name}`",
+            f"{case.view.now_s - started_s:.0f} s: look at `vcrecon console {case.name}`{_older(case, volume)}",
         )
     return Wait(case.subject, "booting", BOOT_POLL_S)
+
+
+def _older(case: Case, volume: Volume) -> str:
+    """Why a guest may well be up and yet not answer where the spec has it."""
+    if case.guest is None or volume.context == case.view.wanted.context(case.guest):
+        return ""
+    return (
+        "; its disk was made for an older spec and may have another address: change it inside, or give the disk up "
+        f"with `vcrecon rebuild {case.name}`"
+    )
 
 
 def _drift(case: Case, volume: Volume) -> str:
