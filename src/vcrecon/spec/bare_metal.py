@@ -18,7 +18,7 @@ from vcrecon.spec.findings import At
 from vcrecon.spec.model import Artifact, Build, Container, DiskLayout, DiskMatch, Power, Provisioning, System
 from vcrecon.spec.recipe import secret_file, spec_path
 from vcrecon.spec.text import ContainerText, DisksText, ImagesFile, PowerText, ProvisioningText
-from vcrecon.spec.values import ipv4, mac, shorten
+from vcrecon.spec.values import escaped, ipv4, mac, shorten
 
 _PROVISIONING = At(SITE, ("provisioning",))
 
@@ -190,7 +190,9 @@ def _must_be_private(draft: Draft, at: At, path: Path, written: str) -> None:
     if not stat.S_ISREG(mode):
         draft.findings.warning(at, f"{shorten(written)} is not a file that holds user:password")
     elif stat.S_IMODE(mode) & 0o077:
-        draft.findings.warning(at, f"{shorten(written)} may be read by others than its owner: chmod 600 it")
+        draft.findings.warning(
+            at, f"{shorten(written)} may be read by others than its owner: chmod 600 {escaped(written)}"
+        )
 
 
 def check_bare_metal(draft: Draft) -> None:
