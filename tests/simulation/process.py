@@ -40,6 +40,10 @@ from vcrecon.shell.transport import Endpoint
 from vcrecon.spec.model import Container, Spec
 
 
+class Killed(BaseException):
+    """What a process that is killed inside a call of its own leaves to its caller: nothing."""
+
+
 class Process:
     """`vcrecon run SPECS --state STATE`, on the machine `name`. Each start is a new life, an owner of its own."""
 

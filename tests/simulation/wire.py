@@ -58,6 +58,12 @@ class Network:
         """Told of each command that begins on a host."""
         self.on_end: Callable[[str, str, int], None] = lambda host, script, status: None
         """Told of each command that ended, and how."""
+        self.deliver: Callable[[Link, Direction, str, Callable[[], None]], None] = lambda link, way, kind, arrive: arrive()
+        """Lets each message arrive that reached its end of the wire."""
+        self.asked: Callable[[Ends, bytes], None] = lambda ends, data: None
+        """Told of all input of a command, when it is there."""
+        self.answered: Callable[[Ends, bytes], bytes] = lambda ends, data: data
+        """What the controller gets of all output of a command."""
         self.world_context = contextvars.copy_context()
         """What the hosts do is nobody's process, whoever asked for it."""
         self._ports = iter(range(20_000, 60_000))
@@ -246,7 +252,7 @@ class Link:
             self._held.append((direction, kind, data, arrive))
             return
         self._note(kind, direction, data)
-        arrive()
+        self.network.deliver(self, direction, kind, arrive)
 
     # The ways it ends.
 
@@ -379,7 +385,11 @@ class ClientEnd:
             ends.link.send("request", kind, data, arrives)
 
     def write(self, data: bytes) -> None:
-        self._send("data", data, lambda session: session.data_received(data, None))
+        def arrive(session: _Session) -> None:
+            self._ends.link.network.asked(self._ends, data)
+            session.data_received(data, None)
+
+        self._send("data", data, arrive)
 
     def write_eof(self) -> None:
         self._send("eof", b"", lambda session: cast(None, session.eof_received()))
@@ -408,7 +418,9 @@ class ClientEnd:
         if self._paused:
             self._waiting.append((data, kind))
         elif self._ends.client is not None and not self._ends.client_over:
-            self._ends.client.data_received(data, kind)
+            data = self._ends.link.network.answered(self._ends, data)
+            if data and not self._ends.client_over:
+                self._ends.client.data_received(data, kind)
 
 
 class ServerEnd:
