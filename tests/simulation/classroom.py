@@ -43,7 +43,7 @@ class Classroom:
         directory: Path,
         settings: Settings | None = None,
         documents: dict[str, Any] | None = None,
-        process: type[Process] = Process,
+        process: Callable[..., Process] = Process,
     ) -> None:
         self.loop, self.rng, self.directory = loop, rng, directory
         self.settings = settings or replace(

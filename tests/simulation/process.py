@@ -105,7 +105,6 @@ class Process:
             self.record.close()
             raise
         self.controller.start()
-        self.controller.start()
 
     def _wire(self, spec: Spec, problems: tuple[str, ...]) -> None:
         rng = random.Random(self.rng.random())

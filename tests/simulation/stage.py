@@ -16,7 +16,7 @@ import random
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,23 @@ from tests.simulation.classroom import Classroom
 from tests.simulation.entropy import bury_in_silence, seeded
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.machine import Switch
-from tests.simulation.process import Killed, Process, Synced
+from tests.simulation.process import Killed, Process
 from tests.simulation.schedule import _MEMORY, Play
 from tests.simulation.strikes import Strikes
 from tests.simulation.truth import LOCK, Truth
+from tests.simulation.wire import Direction, Link
 from tests.simulation.workflows import Workflow, classroom_of, give_a_real_key
 
-from vcrecon.core.memory import Memory
 from vcrecon.settings import Settings
+from vcrecon.shell.record import SIZE_BYTES_MAX
+from vcrecon.shell.record_store import Store
 
 SEED = 1
 SETTINGS = Settings(poll_s=20.0, relist_s=60.0)
 REST_S = 3600.0
 QUIET_S = 65.0
 """As long as a full look at everything takes to come round."""
+RESTART_S = 2.0
 
 
 @dataclass
@@ -55,21 +58,26 @@ class End:
 
 
 class WatchedProcess(Process):
-    """A service whose commits are told, and whose files go to `grave` when it dies in a forked child."""
+    """A service whose commits are told."""
 
-    grave: Path | None = None
-    on_commit: Callable[[WatchedProcess], None] = staticmethod(lambda process: None)
-    synced_memory: Callable[[], tuple[object, ...]]
+    on_commit: Callable[[], None] = staticmethod(lambda: None)
+    commits = 0
 
-    def _start(self) -> None:
-        super()._start()
+    def _wire(self, *arguments: Any) -> None:
         store, inner = self.record._store, self.record._store.commit
 
-        def commit(*arguments: Any, **named: Any) -> None:
-            inner(*arguments, **named)
-            self.on_commit(self)
+        def commit(*changes: Any, **named: Any) -> None:
+            inner(*changes, **named)
+            self.commits += 1
+            self.on_commit()
 
         store.commit = commit  # type: ignore[method-assign]
+        super()._wire(*arguments)
+
+    @property
+    def dead(self) -> bool:
+        """Whether this life was ended by a kill."""
+        return self.owner in self.loop._dead
 
     @property
     def unsynced_bytes(self) -> int:
@@ -78,46 +86,39 @@ class WatchedProcess(Process):
 
     def _leave_files(self, power: bool) -> None:
         """A power cut takes all that it may: the log ends at its last sync."""
-        if self.grave is None:
-            super()._leave_files(False)
-        else:
-            home, self.grave = self.grave / f"state-{self.name}", None
-            shutil.copytree(self.state, home, ignore=shutil.ignore_patterns("*-shm", "control.sock"))
-            self.state = home
-            self.loop.graves.append(self.record)
-        wal = self.state / "record.sqlite-wal"
-        if power and wal.exists() and wal.stat().st_size > self._synced._synced_bytes:
-            os.truncate(wal, self._synced._synced_bytes)
+        super()._leave_files(False)
+        if power and self.unsynced_bytes:
+            os.truncate(self.state / "record.sqlite-wal", self._synced._synced_bytes)
 
-    def survive_fork(self, home: Path) -> None:
-        """Go on in a child with a copy of the record: its own files, its own connection."""
-        target = home / f"state-{self.name}"
-        shutil.copytree(self.state, target, ignore=shutil.ignore_patterns("*-shm", "control.sock", "record.lock"))
-        old, self.state = self.record, target
-        reader = type(old).open(target, clock=self.clock)
-        self.loop.graves.append(old._store._connection)
-        old._store._connection = reader._store._connection
-        old._store._synchronous = ""
-        old._store._path, old._directory, old._lock = target, target, reader._lock
-        self.loop.graves.append(reader)
+    def take_own_copy(self) -> None:
+        """Go on in a forked child, whose working directory has a copy of the record: on a connection of its own."""
+        store = self.record._store
+        self.loop.graves.append(store._connection)
+        (self.state / "record.sqlite-shm").unlink(missing_ok=True)
+        store._connection = Store.open(self.state / "record.sqlite", size_bytes_max=SIZE_BYTES_MAX)[0]._connection
+        store._synchronous = ""
 
 
 class Stage:
     """The classroom of one workflow. `armed` while the workflow runs; `on_point` is told of each effect then."""
 
-    def __init__(self, workflow: Workflow, loop: VirtualLoop, directory: Path, log: list[str]) -> None:
+    def __init__(self, workflow: Workflow, loop: VirtualLoop, log: list[str]) -> None:
         rng = random.Random(SEED)
-        self.workflow, self.loop, self.directory = workflow, loop, directory
-        self.room = Classroom(loop, rng, directory, SETTINGS, classroom_of(workflow), WatchedProcess)
+        self.workflow, self.loop = workflow, loop
+        self.room = Classroom(loop, rng, Path(), SETTINGS, classroom_of(workflow), self._process)
         give_a_real_key(self.room)
         self.truth = Truth(self.room)
         self.truth.log = log
-        self.room.main.switches = {name: Switch(self.room, name) for name in workflow.switches}
+        self.room.network.deliver = self.deliver
+        self.room.main.switches = {name: SeenSwitch(self, name) for name in workflow.switches}
         self.play = Play(
             self.room, self.truth, Strikes(self.room, self.truth, random.Random(rng.random())), random.Random(SEED)
         )
         self.armed = False
         self.on_point: Callable[[], None] = lambda: None
+        self.on_switch: Callable[[SeenSwitch, str], Awaitable[str]] = _as_it_is
+        self.finish: Callable[[End], None] = lambda end: None
+        """Told of the end; does not come back in a forked child."""
         self.notes: list[str] = []
         self._boots: dict[str, int] = {}
         loop.set_exception_handler(lambda _, what: self._fell(what))
@@ -127,6 +128,11 @@ class Stage:
         assert isinstance(self.room.main, WatchedProcess)
         return self.room.main
 
+    def _process(self, *arguments: Any) -> WatchedProcess:
+        process = WatchedProcess(*arguments)
+        process.on_commit = lambda: self._committed(process)
+        return process
+
     async def perform(self) -> End:
         """The whole workflow, to its end."""
         play, room, truth = self.play, self.room, self.truth
@@ -134,12 +140,10 @@ class Stage:
         try:
             await self.workflow.prepare(play)
             truth.may_restart |= set(self.workflow.restarts)
-            room.network.deliver = self._deliver
             self._boots = dict(room.site.witness.boots)
             self.armed = True
-            self.attend(room.main)
-            await self.workflow.change(play)
-            self.attend(room.main)
+            with contextlib.suppress(Killed):  # a person's command ends with the service
+                await self.workflow.change(play)
             await self._rest()
         except Exception as error:
             truth.violate("simulation", f"{type(error).__name__}: {error} {traceback.format_exc()[-600:]}")
@@ -149,7 +153,9 @@ class Stage:
         if words:
             self.notes += [*room.history, *room.explain()]
         seen = picture.end(room) if room.main.alive else {}
-        return End(words, seen, truth.hash.hexdigest(), 0.0, self.loop.time(), self.notes)
+        end = End(words, seen, truth.hash.hexdigest(), 0.0, self.loop.time(), self.notes)
+        self.finish(end)
+        return end
 
     async def _rest(self) -> None:
         """All is at rest, stays so, and is true."""
@@ -181,42 +187,42 @@ class Stage:
 
     # --- effects -------------------------------------------------------------------------------------------
 
-    def attend(self, process: Process) -> None:
-        """Count its commits from now on."""
-        process.on_commit = self._committed  # type: ignore[attr-defined]
-
-    def _deliver(self, link: Any, direction: str, kind: str, arrive: Callable[[], None]) -> None:
+    def deliver(self, link: Link, direction: Direction, kind: str, arrive: Callable[[], None]) -> None:
+        """Let a message arrive, which is an effect."""
         arrive()
-        if self.armed and link.client_owner == self.main.owner and self.main.alive:
+        if self.is_watched(link):
             self.on_point()
 
-    def _committed(self, process: Process) -> None:
-        if not process.alive and process.lives and self.main.owner == process.owner and self._is_dead(process):
-            raise Killed  # what a dead one still does on its way out has no effect
+    def is_watched(self, link: Link) -> bool:
+        """Whether the workflow is under way and this wire is its controller's."""
+        return self.armed and self.main.alive and link.client_owner == self.main.owner
+
+    def _committed(self, process: WatchedProcess) -> None:
         if self.armed and process is self.room.main:
             self.on_point()
-            if self._is_dead(process):
+            if process.dead:
                 raise Killed
-
-    def _is_dead(self, process: Process) -> bool:
-        return process.owner in self.loop._dead
 
     # --- crashes -------------------------------------------------------------------------------------------
 
-    def crash(self, *, power: bool, after_s: float) -> None:
-        """The controller dies here and now, and is started again by systemd."""
+    def crash(self, *, power: bool) -> None:
+        """The controller dies here and now, and is started again by systemd. Raises Killed later, from its own calls."""
         main = self.main
+        record = main.record
         main.kill(power=power)
-        main.record._store.commit = _dead  # type: ignore[method-assign]
-        self.room.note(f"crash{' with power cut' if power else ''}")
-        self.loop.call_later(after_s, self._start_again, context=self.room.network.world_context)
+        record._store.commit = _dead  # type: ignore[method-assign]
+        record.close = lambda: None  # type: ignore[method-assign]
+        self.notes.append(f"{self.loop.time():9.3f} crash{' with a power cut' if power else ''}")
+        self.loop.call_later(RESTART_S, self._start_again, context=self.room.network.world_context)
 
     def _start_again(self) -> None:
+        self.room.changed_at_s = self.loop.time()
         try:
             self.main.start()
+        except Killed:
+            return  # while it starts
         except Exception as error:
             self.truth.violate("simulation", f"it does not start: {error!r}")
-        self.room.changed_at_s = max(self.room.changed_at_s, self.loop.time())
 
     def _fell(self, what: dict[str, Any]) -> None:
         error = what.get("exception")
@@ -228,60 +234,90 @@ def _dead(*arguments: Any, **named: Any) -> None:
     raise Killed
 
 
+class SeenSwitch(Switch):
+    """A power controller whose answers are observations."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        super().__init__(stage.room, name)
+        self._stage = stage
+
+    async def state(self) -> Any:
+        return await self._stage.on_switch(self, await super().state())
+
+
+async def _as_it_is(switch: SeenSwitch, state: str) -> str:
+    return state
+
+
 def perform(workflow: Workflow, prepare: Callable[[Stage], None] = lambda stage: None) -> End:
-    """Play it; `prepare` may put its hand on the stage before anything happens."""
+    """Play it in a directory of its own; `prepare` may put its hand on the stage before anything happens."""
     bury_in_silence()
-    directory = Path(tempfile.mkdtemp(prefix="vcrecon-sweep-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    before = os.getcwd()
+    directory = tempfile.mkdtemp(prefix="vcrecon-sweep-", dir=_MEMORY if _MEMORY.is_dir() else None)
+    os.chdir(directory)
     loop = VirtualLoop(random.Random(SEED))
     asyncio.set_event_loop(loop)
     log: list[str] = []
-    began_s = _cpu_s()
+    began_s = cpu_s()
     try:
         with seeded(SEED, log):
-            stage = Stage(workflow, loop, directory, log)
+            stage = Stage(workflow, loop, log)
             prepare(stage)
-            end = loop.run_until_complete(stage.perform())
-        end.seconds = _cpu_s() - began_s
+            try:
+                end = loop.run_until_complete(stage.perform())
+            except BaseException as error:
+                stage.finish(End([f"simulation: {error!r}"], {}))
+                raise
+        end.seconds = cpu_s() - began_s
         return end
     finally:
         asyncio.set_event_loop(None)
         loop.graves.clear()
+        os.chdir(before)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _cpu_s() -> float:
-    times = os.times()
-    return times.user + times.system
+def cpu_s() -> float:
+    """Processor time of this process and of the children that it waited for."""
+    return sum(os.times()[:4])
 
 
-class Child:
-    """A forked run: in the parent its result, in the child the way to give it."""
+def fork(stage: Stage, label: dict[str, Any], expected: picture.Picture, results: list[dict[str, Any]]) -> bool:
+    """Split the world here; true in the child, which ends itself at the end of the workflow and appends to `results`.
 
-    def __init__(self, label: dict[str, Any], path: Path, pid: int) -> None:
-        self.label, self.path, self.pid = label, path, pid
+    The child works on a copy of all files. It returns False in the parent, once the child has ended.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            told = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        lost = {**label, "violations": [f"its process ended with status {status} and no word"], "differences": []}
+        results += pickle.loads(told) if told else [lost]  # noqa: S301 - our own child's words
+        return False
+    os.close(reading)
+    asyncio._set_running_loop(stage.loop)  # asyncio forgets it in a forked process
+    home = tempfile.mkdtemp(prefix="child-", dir="..")
+    shutil.copytree(".", home, dirs_exist_ok=True)
+    os.chdir(home)
+    results.clear()
+    stage.notes.append(f"{stage.loop.time():9.3f} {label}")
 
-    def wait(self) -> dict[str, Any]:
-        _, status = os.waitpid(self.pid, 0)
-        try:
-            found: dict[str, Any] = pickle.loads(self.path.read_bytes())  # noqa: S301 - our own child's
-        except OSError:
-            found = {"violations": [f"the child ended with status {status} and no word"], "differences": []}
-        self.path.unlink(missing_ok=True)
-        return self.label | found
+    def finish(end: End) -> None:
+        differences = picture.difference(expected, end.picture) if end.picture and not end.violations else []
+        own = {**label, "violations": end.violations, "differences": differences}
+        if end.violations or differences:
+            own["notes"] = end.notes
+        shutil.rmtree(os.getcwd(), ignore_errors=True)
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(pickle.dumps([own, *results]))
+        os._exit(0)
+
+    stage.finish = finish
+    return True
 
 
-@contextlib.contextmanager
-def own_directory(base: Path) -> Iterator[Path]:
-    """For a child's files; gone with it."""
-    home = Path(tempfile.mkdtemp(prefix="child-", dir=base))
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def synced(memory: Memory) -> tuple[object, ...]:
-    return picture.kept(memory)
-
-
-__all__ = ["Child", "End", "Killed", "Memory", "Stage", "Synced", "WatchedProcess", "own_directory", "perform"]
+def _dead(*arguments: Any, **named: Any) -> None:
+    raise Killed

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation.specs import IMAGES, draw
 
 from vcrecon.shell import master_files, promote
-from vcrecon.shell.connect import load_client_key as load_client_key
 
 if TYPE_CHECKING:
     from tests.simulation.classroom import Classroom
@@ -112,10 +111,6 @@ async def _blank_machine(play: Play) -> None:
     await room.write_new_work()
 
 
-async def _work_on_c03(play: Play) -> None:
-    await at_rest(play)
-
-
 async def _master_gone(play: Play) -> None:
     """The first master burnt down in the middle of a move; its leases are still on the containers."""
     room = play.room
@@ -130,7 +125,8 @@ async def _master_gone(play: Play) -> None:
 
 
 async def _save(play: Play) -> None:
-    await play.room.edited()
+    """The files are saved; a service that dies over them leaves nobody waiting."""
+    await asyncio.wait({asyncio.ensure_future(play.room.edited())}, timeout=1.0)
     play.truth.spec_changed()
 
 
@@ -154,18 +150,18 @@ async def _kill(play: Play) -> None:
 
 
 async def _rebuild(play: Play) -> None:
-    play.strikes.say(lambda controls: controls.consent("rebuild", ["x1"]))
     play.room.gives_up("rebuild", "x1")
+    play.strikes.say(lambda controls: controls.consent("rebuild", ["x1"]))
 
 
 async def _rescue(play: Play) -> None:
-    play.strikes.say(lambda controls: controls.rescue("x1", "a person"))
     play.room.asked_to_hold.add("x1")
+    play.strikes.say(lambda controls: controls.rescue("x1", "a person"))
 
 
 async def _release(play: Play) -> None:
-    play.strikes.say(lambda controls: controls.release("x1", "a person"))
     play.room.asked_to_hold.discard("x1")
+    play.strikes.say(lambda controls: controls.release("x1", "a person"))
 
 
 async def _remove(play: Play) -> None:
@@ -179,8 +175,8 @@ async def _put_back(play: Play) -> None:
 
 
 async def _prune(play: Play) -> None:
-    play.strikes.say(lambda controls: controls.consent("prune", ["x1"]))
     play.room.gives_up("prune", "x1")
+    play.strikes.say(lambda controls: controls.consent("prune", ["x1"]))
 
 
 async def _add(play: Play) -> None:
@@ -234,10 +230,10 @@ async def _boot_blank_machine(play: Play) -> None:
 
 
 async def _reinstall(play: Play) -> None:
-    play.strikes.say(lambda controls: controls.reinstall("c03", ["x1"], "a person"))
     play.room.gives_up("reinstall", "x1")
     play.room.consents.add(("reinstall", "c03"))
     play.strikes.disturbed("c03")
+    play.strikes.say(lambda controls: controls.reinstall("c03", ["x1"], "a person"))
 
 
 def _take_over(*, exported: bool) -> Step:
@@ -318,7 +314,7 @@ WORKFLOWS: dict[str, Workflow] = {
         Workflow("reboot", _reboot, at_rest, ("a-head", "x1")),
         Workflow("other-image", _other_image, at_rest, ("a-head", "a-n1", "x1"), _preparing),
         Workflow("install", _boot_blank_machine, _blank_machine, (), _bare_metal),
-        Workflow("reinstall", _reinstall, _work_on_c03, ("x1",), _x1_on_c03, ("c03",)),
+        Workflow("reinstall", _reinstall, at_rest, ("x1",), _x1_on_c03, ("c03",)),
         Workflow("takeover-exported", _take_over(exported=True), _master_gone, ("x1",)),
         Workflow("takeover-fresh", _take_over(exported=False), _master_gone, ("x1",)),
     )
