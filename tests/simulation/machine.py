@@ -63,15 +63,8 @@ class Machine:
             self.step = ""
             await asyncio.sleep(ASK_AGAIN_S)
             container = self.room.good.containers.get(self.name)
-            if container is None or not container.mac:
-                answer: object = LocalBoot("")
-            else:
-                mac = container.mac
-                answer = self._ask(
-                    lambda service: service.desk.answer(
-                        Netboot(mac, service.clock(), "127.0.0.1", "pcbios", f"uuid-{self.name}")
-                    )
-                )
+            mac = container.mac if container is not None else None
+            answer = self._ask(self._netboot(mac)) if mac else LocalBoot("")
             if isinstance(answer, RunInstaller):
                 if await self._claim(answer.ticket):
                     await self._install(answer.ticket)
@@ -79,6 +72,12 @@ class Machine:
             elif isinstance(answer, LocalBoot):
                 await self.room.site.power_on(self.name)
                 return
+
+    def _netboot(self, mac: str) -> Callable[[Process], object]:
+        def ask(service: Process) -> object:
+            return service.desk.answer(Netboot(mac, service.clock(), "127.0.0.1", "pcbios", f"uuid-{self.name}"))
+
+        return ask
 
     def _ask(self, call: Callable[[Process], object]) -> object:
         """Ask the boot server; None when nobody answers, or when it dies before its answer is sent."""

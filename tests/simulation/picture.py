@@ -5,18 +5,24 @@
 nobody can see from outside:
 
 - times, and the order in which things were made (indexes, handles, identifiers, names of taps);
-- `vc.boots`, which goes up by one when a start is tried again, and the start of a guest counts once more;
+- `vc.boots`, which goes up by one when a start is tried again;
+- which number a disk has (`vc.epoch`): a disk that was begun is given up for the next number, or begun anew. How a
+  guest's disks are ordered, and which of them the record claims, is compared;
 - the bytes that a thin volume holds of its pool;
 - locks' empty files in /run/lock, and what is only in /proc and /dev;
 - history, metrics and last states in the record.
 
-The numbers of disks (`vc.epoch`), the digests of images and contexts, tags, what is active, defined, mounted, running
+The digests of images and contexts, all other tags, what is active, defined, mounted, running
 and connected, every file of every file system, and the rest of the record are compared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from tests.simulation.disks import epoch_of
 
 from vcrecon.core.memory import Memory
 from vcrecon.sim.files import Directory, File, FileSystem, Link, Node
@@ -33,19 +39,43 @@ _NOT_REAL = ("/proc", "/dev")
 def end(room: Classroom) -> Picture:
     """By words that say where; equal for two runs that ended alike."""
     found: Picture = {}
+    memory = room.main.record.memory
+    ranks = _ranks(room)
     for name, host in room.site.hosts.items():
         for key, value in _host(host.machine, room.loop.time()).items():
             if key.startswith("volume "):
                 assert isinstance(value, tuple)
-                tags, *rest = value
-                value = (tuple(tag for tag in tags if not tag.startswith("vc.boots=")), *rest)
+                guest = next((tag.removeprefix("vc.guest=") for tag in value[0] if tag.startswith("vc.guest=")), "")
+                if guest in ranks and "vc.site=elsewhere" not in value[0]:
+                    key, value = _ranked(key, value, guest, ranks[guest])
             if not key.startswith(("file run/lock/", "boots")):
                 found[f"{name} {key}"] = value
-    memory = room.main.record.memory
-    found |= {f"record {key}": value for key, value in _record(memory).items()}
+    found |= {f"record {key}": value for key, value in _record(memory, ranks).items()}
     found |= {f"record attempts {subject}": "failed" for subject in memory.attempts}
     found["record intents"] = sorted(memory.intents)
     return found
+
+
+def _ranks(room: Classroom) -> dict[str, dict[int, int]]:
+    """By guest: the number of each disk that is there, or claimed, to its place among them."""
+    numbers = {guest: {claim.epoch} for guest, claim in room.main.record.memory.claims.items()}
+    for guest in room.known_guests:
+        numbers.setdefault(guest, set()).update(epoch_of(volume) for _, _, volume in room.disks(guest))
+    return {guest: {epoch: rank for rank, epoch in enumerate(sorted(found))} for guest, found in numbers.items()}
+
+
+def _ranked(
+    key: str, value: tuple[Any, ...], guest: str, rank: dict[int, int]
+) -> tuple[str, tuple[object, ...]]:  # fmt: skip
+    tags: list[str] = []
+    for tag in value[0]:
+        if tag.startswith("vc.epoch="):
+            epoch = int(tag.removeprefix("vc.epoch="))
+            key = key.replace(f"-{guest}-{epoch}", f"-{guest}-#{rank[epoch]}")
+            tags.append(f"vc.epoch=#{rank[epoch]}")
+        elif not tag.startswith("vc.boots="):
+            tags.append(tag)
+    return key, (tuple(tags), *value[1:])
 
 
 def remains(room: Classroom) -> tuple[object, ...]:
@@ -165,9 +195,14 @@ def _lease(node: Node) -> tuple[object, ...]:
     return tuple(words[:2])
 
 
-def _record(memory: Memory) -> Picture:
+def _record(memory: Memory, ranks: Mapping[str, Mapping[int, int]] = MappingProxyType({})) -> Picture:
     return {
-        "claims": tuple(sorted((c.guest, c.container, c.epoch, c.touched) for c in memory.claims.values())),
+        "claims": tuple(
+            sorted(
+                (c.guest, c.container, ranks.get(c.guest, {}).get(c.epoch, c.epoch), c.touched)
+                for c in memory.claims.values()
+            )
+        ),
         "consents": tuple(sorted((c.kind, c.subject, c.epoch) for c in memory.consents.values())),
         "fences": tuple(sorted(memory.fences)),
         "paused": tuple(sorted(memory.paused)),

@@ -38,7 +38,8 @@ from vcrecon.shell.record import SIZE_BYTES_MAX
 from vcrecon.shell.record_store import Store
 
 SEED = 1
-SETTINGS = Settings(poll_s=20.0, relist_s=60.0)
+SETTINGS = Settings(poll_s=20.0, relist_s=60.0, stable_s=20.0)
+"""A guest that crashed once is forgiven before the end of QUIET_S."""
 REST_S = 3600.0
 QUIET_S = 65.0
 """As long as a full look at everything takes to come round."""
@@ -206,7 +207,7 @@ class Stage:
     # --- crashes -------------------------------------------------------------------------------------------
 
     def crash(self, *, power: bool) -> None:
-        """The controller dies here and now, and is started again by systemd. Raises Killed later, from its own calls."""
+        """The controller dies here and now, and systemd starts it again. From now on its own calls raise Killed."""
         main = self.main
         record = main.record
         main.kill(power=power)
@@ -295,7 +296,7 @@ def fork(stage: Stage, label: dict[str, Any], expected: picture.Picture, results
             told = pipe.read()
         _, status = os.waitpid(pid, 0)
         lost = {**label, "violations": [f"its process ended with status {status} and no word"], "differences": []}
-        results += pickle.loads(told) if told else [lost]  # noqa: S301 - our own child's words
+        results += pickle.loads(told) if told else [lost]
         return False
     os.close(reading)
     asyncio._set_running_loop(stage.loop)  # asyncio forgets it in a forked process

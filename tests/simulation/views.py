@@ -1,4 +1,4 @@
-"""False views: what the controller sees is lost, late, old, out of order or doubled, at every observation of a workflow.
+"""False views: what the controller sees is lost, late, old, out of order or doubled, at each observation.
 
 Called by `sweep --views`. An observation is an answer to one question put to a program that stays on a host (the look,
 the hypervisor), the end of one command, one packet of events, or what a power controller shows. At each the process is

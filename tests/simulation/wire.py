@@ -58,7 +58,9 @@ class Network:
         """Told of each command that begins on a host."""
         self.on_end: Callable[[str, str, int], None] = lambda host, script, status: None
         """Told of each command that ended, and how."""
-        self.deliver: Callable[[Link, Direction, str, Callable[[], None]], None] = lambda link, way, kind, arrive: arrive()
+        self.deliver: Callable[[Link, Direction, str, Callable[[], None]], None] = lambda link, way, kind, arrive: (
+            arrive()
+        )
         """Lets each message arrive that reached its end of the wire."""
         self.asked: Callable[[Ends, bytes], None] = lambda ends, data: None
         """Told of all input of a command, when it is there."""

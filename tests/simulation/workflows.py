@@ -243,9 +243,7 @@ def _take_over(*, exported: bool) -> Step:
         known = room.good
         if exported:
             archive = room.directory / "master.tar.gz"
-            master_files.export(
-                archive, room.files.directory, first.state, known, version="0", now_s=first.clock()
-            )
+            master_files.export(archive, room.files.directory, first.state, known, version="0", now_s=first.clock())
             promote.from_export(
                 archive, specs=room.files.directory, state=second.state, default_state=_never, now=second.clock
             )
@@ -332,6 +330,4 @@ def give_a_real_key(room: Classroom) -> None:
     """A key that `vcrecon master promote` can read; the simulated hosts ask for none."""
     import asyncssh
 
-    (room.files.directory / "client_key").write_bytes(
-        asyncssh.generate_private_key("ssh-ed25519").export_private_key()
-    )
+    (room.files.directory / "client_key").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
