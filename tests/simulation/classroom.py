@@ -37,7 +37,13 @@ class Classroom:
     """`good` is the spec that ought to be in force. Everything a strike does is told to `note`."""
 
     def __init__(
-        self, loop: VirtualLoop, rng: random.Random, directory: Path, settings: Settings | None = None
+        self,
+        loop: VirtualLoop,
+        rng: random.Random,
+        directory: Path,
+        settings: Settings | None = None,
+        documents: dict[str, Any] | None = None,
+        process: Callable[..., Process] = Process,
     ) -> None:
         self.loop, self.rng, self.directory = loop, rng, directory
         self.settings = settings or replace(
@@ -45,13 +51,14 @@ class Classroom:
         )
         self.network = Network(loop, random.Random(rng.random()))
         self.network.keepalive_s = self.settings.keepalive_s * (self.settings.keepalive_count + 1)
-        self.files = SpecFiles(directory / "specs", draw(rng))
+        self.files = SpecFiles(directory / "specs", documents or draw(rng))
         self.files.write_all()
         (self.files.directory / "known_hosts").write_text("")
         self.good: Spec = load(self.files.directory).spec
         self.site = VirtualSite(self.good, self.network)
         self.pin_hosts()
         self.foreign = Foreign(self.site, rng)
+        self._process = process
         self.main = self.service("m1")
         self.services = [self.main]
         self.machines = {name: Machine(self, name) for name, c in self.good.containers.items() if c.mac}
@@ -79,7 +86,7 @@ class Classroom:
         """When a person last changed or said anything (virtual seconds)."""
 
     def service(self, name: str) -> Process:
-        return Process(
+        return self._process(
             name, self.site, self.files.directory, self.directory / f"state-{name}", self.settings,
             random.Random(self.rng.random()),
         )  # fmt: skip
@@ -226,6 +233,8 @@ class Classroom:
 
     def converged(self) -> bool:
         """Whether the service says so, and has looked at everything since anybody last changed anything."""
+        if not self.main.alive:
+            return False
         controller = self.main.controller
         since_s = self.main.clock() - (self.loop.time() - self.changed_at_s)
         return (

@@ -6,8 +6,10 @@ Its installer does what vcrecon's does as far as the desk can tell; the scripts 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from tests.simulation.process import Killed
 from tests.simulation.specs import SYSTEM_SHA256
 
 from vcrecon.core.installs import Ended, LocalBoot, Netboot, Progress, RunInstaller, Ticket
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 STEPS = ("disks", "partition", "raid", "lvm", "filesystems", "download", "unpack", "boot-loader", "context", "done")
 ASK_AGAIN_S = 5.0
+LAST_WORD_TRIES = 120
 
 
 class Machine:
@@ -31,6 +34,8 @@ class Machine:
         self.stops_at = ""
         self.blank = False
         """An installer has taken its disks, and did not end."""
+        self.step = ""
+        """The last that its installer did."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -55,48 +60,75 @@ class Machine:
     async def _boot(self) -> None:
         await self.room.site.power_off(self.name)
         while True:
+            self.step = ""
             await asyncio.sleep(ASK_AGAIN_S)
-            service = self._service
-            if service is None:
-                continue
             container = self.room.good.containers.get(self.name)
-            if container is None or not container.mac:
-                answer: object = LocalBoot("")
-            else:
-                asks = Netboot(container.mac, service.clock(), "127.0.0.1", "pcbios", f"uuid-{self.name}")
-                answer = service.run(service.desk.answer, asks)
+            mac = container.mac if container is not None else None
+            answer = self._ask(self._netboot(mac)) if mac else LocalBoot("")
             if isinstance(answer, RunInstaller):
-                await self._install(service, answer.ticket)
-                return
-            if isinstance(answer, LocalBoot):
+                if await self._claim(answer.ticket):
+                    await self._install(answer.ticket)
+                    return
+            elif isinstance(answer, LocalBoot):
                 await self.room.site.power_on(self.name)
                 return
 
-    async def _install(self, service: Process, ticket: Ticket) -> None:
-        if service.run(service.desk.claim, ticket, "127.0.0.1") != "ok":
-            return
+    def _netboot(self, mac: str) -> Callable[[Process], object]:
+        def ask(service: Process) -> object:
+            return service.desk.answer(Netboot(mac, service.clock(), "127.0.0.1", "pcbios", f"uuid-{self.name}"))
+
+        return ask
+
+    def _ask(self, call: Callable[[Process], object]) -> object:
+        """Ask the boot server; None when nobody answers, or when it dies before its answer is sent."""
+        service = self._service
+        if service is None:
+            return None
+        try:
+            return service.run(call, service)
+        except Killed:
+            return None
+
+    async def _claim(self, ticket: Ticket) -> bool:
+        """The job, asked for until there is an answer. Without it a machine boots again, as somebody resets it."""
+        while True:
+            answer = self._ask(lambda service: service.desk.claim(ticket, "127.0.0.1"))
+            if answer is not None:
+                return answer == "ok"
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _install(self, ticket: Ticket) -> None:
         for number, step in enumerate(STEPS):
+            self.step = step
             await asyncio.sleep(2.0)
-            current = self._service
-            if current is None:
-                continue  # it tries again while nobody answers, and works on meanwhile
-            now_s = current.clock()
-            current.run(current.desk.report, Progress(self.name, step, now_s, now_s, 10.0 * number))
+            done = 10.0 * number
+            self._ask(
+                lambda service, step=step, done=done: service.desk.report(
+                    Progress(self.name, step, service.clock(), service.clock(), done)
+                )
+            )
             if self.stops_at == step:
                 return
             if self.fails and step == "disks":
-                self._say(ticket, "disk-failed", "the installer says so")
+                await self._say(ticket, "disk-failed", "the installer says so")
                 return
             if step == "partition":
                 self._wipe(ticket)
-        self._write(service, ticket)
-        self._say(ticket, "", "")
+        self._write(ticket)
+        await self._say(ticket, "", "")
         await self.room.site.power_on(self.name)
 
-    def _say(self, ticket: Ticket, error: str, message: str) -> None:
-        service = self._service
-        if service is not None:
-            service.run(service.desk.end, Ended(self.name, ticket.nonce, service.clock(), error, message))
+    async def _say(self, ticket: Ticket, error: str, message: str) -> None:
+        """The last word, which the master must hear; tried for ten minutes."""
+        for _ in range(LAST_WORD_TRIES):
+            said = self._ask(
+                lambda service: [
+                    service.desk.end(Ended(self.name, ticket.nonce, service.clock(), error, message))
+                ]
+            )  # fmt: skip
+            if said is not None:
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
 
     def _wipe(self, ticket: Ticket) -> None:
         machine = self.room.site.hosts[self.name].machine
@@ -105,9 +137,9 @@ class Machine:
             if f"vc.site={self.room.good.site.name}" in volume.tags:
                 machine.remove_volume(volume.name)
 
-    def _write(self, service: Process, ticket: Ticket) -> None:
+    def _write(self, ticket: Ticket) -> None:
         host = self.room.site.hosts[self.name]
-        _, public = host_key(service.site_secret, f"container/{self.name}/{ticket.nonce}")
+        _, public = host_key(self.room.main.site_secret, f"container/{self.name}/{ticket.nonce}")
         host.server.host_key = " ".join(public.decode().split()[:2])  # type: ignore[assignment]
         hypervisor = host.container.hypervisor
         release = f"generation=1\nhypervisor={hypervisor}\nsystem={SYSTEM_SHA256}\ninstall={ticket.nonce}\n"

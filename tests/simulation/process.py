@@ -41,6 +41,10 @@ from vcrecon.shell.transport import Endpoint
 from vcrecon.spec.model import Container, Spec
 
 
+class Killed(BaseException):
+    """What a process that is killed inside a call of its own leaves to its caller: nothing."""
+
+
 class Process:
     """`vcrecon run SPECS --state STATE`, on the machine `name`. Each start is a new life, an owner of its own."""
 
@@ -107,7 +111,6 @@ class Process:
         except BaseException:
             self.record.close()
             raise
-        self.controller.start()
         self.controller.start()
 
     def _wire(self, spec: Spec, problems: tuple[str, ...]) -> None:

@@ -65,6 +65,14 @@ class Network:
         """Told of each command that begins on a host."""
         self.on_end: Callable[[str, str, int], None] = lambda host, script, status: None
         """Told of each command that ended, and how."""
+        self.deliver: Callable[[Link, Direction, str, Callable[[], None]], None] = lambda link, way, kind, arrive: (
+            arrive()
+        )
+        """Lets each message arrive that reached its end of the wire."""
+        self.asked: Callable[[Ends, bytes], None] = lambda ends, data: None
+        """Told of all input of a command, when it is there."""
+        self.answered: Callable[[Ends, bytes], bytes] = lambda ends, data: data
+        """What the controller gets of all output of a command."""
         self.world_context = contextvars.copy_context()
         """What the hosts do is nobody's process, whoever asked for it."""
         self._ports = iter(range(20_000, 60_000))
@@ -276,7 +284,7 @@ class Link:
             self.loop.call_at(self.loop.time() + _TEAR_S, self._arrives, direction, kind, found[at:], arrive)
             found = found[:at]
         self._note(kind, direction, found)
-        arrive(found)
+        self.network.deliver(self, direction, kind, lambda: arrive(found))
 
     def _half_arrives(self, direction: Direction, data: bytes | bytearray, arrive: Arrive) -> None:
         self._arrives(direction, "data", bytes(data[: len(data) // 2]), arrive)
@@ -412,7 +420,11 @@ class ClientEnd:
             ends.link.send("request", kind, data, arrives)
 
     def write(self, data: bytes) -> None:
-        self._send("data", data, lambda session, found: session.data_received(found, None))
+        def arrive(session: _Session, found: bytes) -> None:
+            self._ends.link.network.asked(self._ends, found)
+            session.data_received(found, None)
+
+        self._send("data", data, arrive)
 
     def write_eof(self) -> None:
         self._send("eof", b"", lambda session, _: cast(None, session.eof_received()))
@@ -441,7 +453,9 @@ class ClientEnd:
         if self._paused:
             self._waiting.append((data, kind))
         elif self._ends.client is not None and not self._ends.client_over:
-            self._ends.client.data_received(data, kind)
+            data = self._ends.link.network.answered(self._ends, data)
+            if data and not self._ends.client_over:
+                self._ends.client.data_received(data, kind)
 
 
 class ServerEnd:
