@@ -105,18 +105,20 @@ class Strikes:
                         return host, volume
             return None
 
-        async def strike() -> None:
-            for _ in range(200_000):
-                found = fresh()
-                if found is not None:
-                    filesystem = found[1].look()
-                    assert filesystem is not None
-                    Files(filesystem, clock=self.site.timing.wall).write(WORK, b"rotten")
-                    self.room.note(f"a byte of {found[1].name} on {found[0]} rots")
-                    return
-                await asyncio.sleep(0.01)
+        listener, rotten = self.room.network.on_end, False
 
-        self.site.spawn(strike())
+        def ended(host: str, script: str, status: int) -> None:
+            nonlocal rotten
+            listener(host, script, status)
+            found = fresh() if not rotten else None
+            if found is not None:
+                rotten = True
+                filesystem = found[1].look()
+                assert filesystem is not None
+                Files(filesystem, clock=self.site.timing.wall).write(WORK, b"rotten")
+                self.room.note(f"a byte of {found[1].name} on {found[0]} rots")
+
+        self.room.network.on_end = ended
         return ""
 
     async def reboot_guest(self) -> str:
