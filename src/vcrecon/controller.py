@@ -22,6 +22,7 @@ from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned, mended
 from vcrecon.core.decisions import Block, Plan
+from vcrecon.core.effects import Effects
 from vcrecon.core.installs import BootFacts
 from vcrecon.core.mastery import UNCLEAR, Master, Quiet, foreign, holds, obeying, quiet
 from vcrecon.core.memory import SURVEY, Intent
@@ -118,6 +119,7 @@ class Controller:
         self._actions: set[asyncio.Task[None]] = set()
         self._settling: dict[str, set[str]] = {}
         """Subjects whose last action's outcome was not looked at yet, and on which containers."""
+        self._effects = Effects()
         self._stopping = False
         self._idle_until_s = 0.0
         # A record that begins now cannot know what hosts hold until each was looked at once (S1).
@@ -368,6 +370,7 @@ class Controller:
 
     def _obey(self, plan: Plan) -> None:
         self.admission.retain(plan.container, (action.subject for action in plan.actions))
+        self._effects.planned(plan.container, plan.actions, self.admission.busy | self._settling.keys())
         if self._survey or self._stopping or self._monotonic() < self._idle_until_s:
             return
         self.record_trouble = None
@@ -393,8 +396,12 @@ class Controller:
             bug = Transient(f"{action.kind} of {action.subject}: {error!r}", delay_s=30, kind="bug")
             self._failed(action, bug, began_s)
         else:
-            with self._record_may_fail():
-                self.ledger.done(action, self._monotonic() - began_s, self.spec)
+            in_vain = self._effects.succeeded(action)
+            if in_vain is not None:
+                self._failed(action, in_vain, began_s)
+            else:
+                with self._record_may_fail():
+                    self.ledger.done(action, self._monotonic() - began_s, self.spec)
         finally:
             self._ended(action)
 
