@@ -55,6 +55,8 @@ class Process:
         self.rng = rng
         self.clock = Clock(site.network.loop)
         self.lives = 0
+        self.port = site.network.next_port()
+        """Tells it from another of the same name."""
         self.alive = False
         self.switches: dict[str, Any] = {}
         """Power switches by container."""
@@ -77,7 +79,7 @@ class Process:
 
     @property
     def owner(self) -> str:
-        return f"{self.name}/{self.lives}"
+        return f"{self.name}/{self.port}/{self.lives}"
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call something in the process's own name, as its control socket would."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import contextlib
 import hashlib
 import uuid as uuid_module
 import xml.etree.ElementTree as ET
@@ -280,9 +281,10 @@ class Domains:
     def _log(self, domain: Domain, *lines: str, append: bool = True) -> None:
         """What the `xl` that watches over a domain writes: a new log with each start of one."""
         if self._machine.hypervisor == "xen":
-            self._machine.files.mkdir("/var/log/xen", parents=True)
             text = "".join(f"{line}\n" for line in lines)
-            self._machine.files.write(f"/var/log/xen/xl-{domain.name}.log", text.encode(), append=append)
+            with contextlib.suppress(OSError):  # no room: it goes on without a log
+                self._machine.files.mkdir("/var/log/xen", parents=True)
+                self._machine.files.write(f"/var/log/xen/xl-{domain.name}.log", text.encode(), append=append)
 
     def _ended(self, domain: Domain, reason: str) -> None:
         code = {"shutdown": 0, "crashed": 3}.get(reason)
