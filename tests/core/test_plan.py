@@ -126,6 +126,16 @@ class TestContainer:
         assert isinstance(site.decision("c1", "image/c1/debian"), Wait)
         assert site.plan("c1").actions == ()
 
+    def test_a_fetch_that_ended_without_its_controller_is_over(self) -> None:
+        site = ASite(a_spec({"c1": []}), seen("c1"))
+        site.memory.intents["image/c1/debian"] = Intent("image/c1/debian", "fetch-image", NOW_S)
+        assert isinstance(site.decision("c1", "image/c1/debian"), Rest)
+
+    def test_a_fetch_that_a_guest_still_waits_for_is_begun_again(self) -> None:
+        site = ASite(a_spec(HERE), seen("c1", storage=storage(goldens=frozenset())))
+        site.memory.intents["image/c1/debian"] = Intent("image/c1/debian", "fetch-image", NOW_S)
+        assert isinstance(site.decision("c1", "image/c1/debian"), Do)
+
     def test_looks_again_when_the_first_decision_wants_it(self, site: ASite) -> None:
         assert site.plan("c1").look_again_s(10.0) == 10.0
         site.memory.answered.clear()

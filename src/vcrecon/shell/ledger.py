@@ -95,7 +95,7 @@ class Ledger:
                 batch.put_seen(name, observation.at_s)
             if name not in memory.shown and world.clear(name):
                 batch.put_shown(name, observation.at_s)
-            self._spend_prunes(batch, world)
+            self._spend_prunes(batch, world, spec)
             ticket = memory.tickets.get(name)
             if ticket is not None and ticket.state == "installed":
                 batch.remove_ticket(name)
@@ -106,12 +106,30 @@ class Ledger:
         self.metrics.set_reachable(name, reachable)
         self.metrics.set_facts(name, container_facts(name, world, spec, observation.at_s))
 
-    def _spend_prunes(self, batch: RecordWriter, world: World) -> None:
-        """A consent to prune ends with the disks it named: one that turns up later was not meant (S2)."""
-        for (kind, guest), consent in self.record.memory.consents.items():
+    def _spend_prunes(self, batch: RecordWriter, world: World, spec: Spec) -> None:
+        """A consent to prune ends with the disks it named: one that turns up later was not meant (S2).
+
+        That they are gone is known once every container was looked at; a controller that has just begun knows nothing.
+        """
+        memory = self.record.memory
+        prunes = [(guest, consent) for (kind, guest), consent in memory.consents.items() if kind == "prune"]
+        if not all(place in world.current and _shows_disks(world, place) for place in spec.containers):
+            return
+        for guest, consent in prunes:
             places = world.sightings.get(guest, {}).values()
-            if kind == "prune" and not any(v.epoch <= consent.epoch for s in places for v in s.quarantined):
-                batch.remove_consent("prune", guest)
+            claim = memory.claims.get(guest)
+            named = claim if claim is not None and claim.epoch <= consent.epoch else None
+            if any(v.epoch <= consent.epoch for s in places for v in s.quarantined):
+                continue
+            if named is not None and world.known(named.container) is None and named.container in spec.containers:
+                continue  # the disk may be there
+            batch.remove_consent("prune", guest)
+            # A controller that died after the act, and before it wrote that it was done.
+            intent = memory.intents.get(f"guest/{guest}")
+            if intent is not None and intent.action == Prune.kind:
+                batch.remove_intent(f"guest/{guest}")
+                if named is not None and world.clear(named.container):
+                    batch.remove_claim(guest)
 
     def _saw_guest(self, batch: RecordWriter, sighting: Sighting, observation: Seen, world: World, spec: Spec) -> None:
         memory, guest = self.record.memory, spec.guests.get(sighting.guest)
@@ -354,6 +372,8 @@ class Ledger:
                 name = decision.subject.partition("/")[2]
                 if spec.placement.get(name, plan.container) == plan.container:
                     batch.remove_intent(decision.subject)
+                    if decision.subject.startswith("image/"):
+                        batch.remove_attempts(decision.subject)
 
     def _gauge_state(self, subject: str, container: str, spec: Spec) -> None:
         kind, _, name = subject.partition("/")
@@ -423,3 +443,8 @@ def container_facts(name: str, world: World, spec: Spec, last_seen_s: float) -> 
         pool_data=pool.pool_data_percent / 100 if pool is not None else None,
         pool_metadata=pool.pool_metadata_percent / 100 if pool is not None else None,
     )
+
+
+def _shows_disks(world: World, container: str) -> bool:
+    """Whether what is on its disks is known as well as it can be now: it shows them, or it does not answer."""
+    return world.clear(container) or not world.reachable(container)
