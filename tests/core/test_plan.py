@@ -21,8 +21,8 @@ from worlds import (
 )
 
 from vcrecon.core.actions import SetUpNetwork
-from vcrecon.core.decisions import Block, Rest, Wait
-from vcrecon.core.memory import Attempts
+from vcrecon.core.decisions import Block, Do, Rest, Wait
+from vcrecon.core.memory import Attempts, Intent
 from vcrecon.core.observation import UNKNOWN, Bridge, NetworkFacts, Seen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.states import ContainerState, GuestState
