@@ -52,6 +52,10 @@ CHANGED_ITS_MIND = re.compile(r"vcrecon goes on trying|released once it|asked fo
 
 COUNTS: Counter[str] = Counter()
 """How often each command was typed in this process, and how many were refused."""
+WORLD = (
+    "kill_guest", "shut_down_guest", "cut", "mend", "power_off", "power_on", "wipe_bridge", "restart_service",
+    "crash_service",
+)  # fmt: skip
 REPLAY = "python -m tests.simulation.verbs --examples {} --steps {} --seed {}"
 
 
@@ -199,19 +203,12 @@ class Desk(RuleBasedStateMachine):
             self.room.files.documents["deployment"] = yaml.safe_load(text)
             self.do(self.strikes._save)
 
-    @rule(dice=DICE)
-    def cordon(self, dice: int) -> None:
-        container = self._container(dice)
-        home = self.room.home
-        self._edit("cordon", container)
-        assert container in self.room.good.cordoned
-        assert self.room.home == home, "a cordon moved guests"
-
-    @rule(dice=DICE)
-    def uncordon(self, dice: int) -> None:
-        container = self._container(dice)
-        self._edit("uncordon", container)
-        assert container not in self.room.good.cordoned
+    @rule(dice=DICE, verb=st.sampled_from(["cordon", "uncordon"]))
+    def cordon(self, dice: int, verb: str) -> None:
+        container, home = self._container(dice), self.room.home
+        self._edit(verb, container)
+        assert (container in self.room.good.cordoned) == (verb == "cordon")
+        assert self.room.home == home, f"{verb} moved guests"
 
     @rule(dice=DICE)
     def evacuate(self, dice: int) -> None:
@@ -421,14 +418,10 @@ class Desk(RuleBasedStateMachine):
         self.do(strike)
 
     @rule(
-        name=st.sampled_from(["kill_guest", "shut_down_guest", "cut", "mend", "power_off", "power_on", "wipe_bridge"]),
+        name=st.sampled_from(WORLD),
         dice=DICE,
     )
     def the_world(self, name: str, dice: int) -> None:
-        self._strike(name, dice)
-
-    @rule(name=st.sampled_from(["restart_service", "crash_service"]), dice=DICE)
-    def the_service(self, name: str, dice: int) -> None:
         self._strike(name, dice)
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 300.0]))
