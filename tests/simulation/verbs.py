@@ -170,23 +170,19 @@ class Desk(RuleBasedStateMachine):
         return self.room.files.directory
 
     def _status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.room.main.controls.status()
-        return found
+        return dict(self.room.main.controls.status())
 
     def _container(self, dice: int) -> str:
-        names = sorted(self.room.good.containers)
-        return names[dice % len(names)]
+        return sorted(self.room.good.containers)[dice % len(self.room.good.containers)]
 
     def _guest(self, dice: int) -> str:
         names = sorted(self.room.home)
         return names[dice % len(names)]
 
     def _subject(self, dice: int) -> str:
-        room = self.room
-        clusters = [f"cluster/{name}" for name in sorted(room.good.clusters)]
-        guests = [f"guest/{name}" for name in sorted(room.home)]
-        containers = [f"container/{name}" for name in sorted(room.good.containers)]
-        everything = ["site", *clusters, *guests, *containers]
+        good = self.room.good
+        kinds = {"cluster": good.clusters, "guest": self.room.home, "container": good.containers}
+        everything = ["site", *(f"{kind}/{name}" for kind, names in kinds.items() for name in sorted(names))]
         return everything[dice % len(everything)]
 
     # --- commands that edit the spec -------------------------------------------------------------------------------
