@@ -433,8 +433,7 @@ class Desk(RuleBasedStateMachine):
     @invariant()
     def nothing_is_wrong(self) -> None:
         if hasattr(self, "truth"):
-            told = "\n".join([*self.room.history, *map(str, self.truth.violations)])
-            assert not self.truth.violations, told
+            assert not self.truth.violations, "\n".join([*self.room.history, *map(str, self.truth.violations)])
 
     @invariant()
     def status_says_what_was_asked_for(self) -> None:
