@@ -52,6 +52,10 @@ CHANGED_ITS_MIND = re.compile(r"vcrecon goes on trying|released once it|asked fo
 
 COUNTS: Counter[str] = Counter()
 """How often each command was typed in this process, and how many were refused."""
+WORLD = (
+    "kill_guest", "shut_down_guest", "cut", "mend", "power_off", "power_on", "wipe_bridge", "restart_service",
+    "crash_service",
+)  # fmt: skip
 REPLAY = "python -m tests.simulation.verbs --examples {} --steps {} --seed {}"
 
 
@@ -166,23 +170,19 @@ class Desk(RuleBasedStateMachine):
         return self.room.files.directory
 
     def _status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.room.main.controls.status()
-        return found
+        return dict(self.room.main.controls.status())
 
     def _container(self, dice: int) -> str:
-        names = sorted(self.room.good.containers)
-        return names[dice % len(names)]
+        return sorted(self.room.good.containers)[dice % len(self.room.good.containers)]
 
     def _guest(self, dice: int) -> str:
         names = sorted(self.room.home)
         return names[dice % len(names)]
 
     def _subject(self, dice: int) -> str:
-        room = self.room
-        clusters = [f"cluster/{name}" for name in sorted(room.good.clusters)]
-        guests = [f"guest/{name}" for name in sorted(room.home)]
-        containers = [f"container/{name}" for name in sorted(room.good.containers)]
-        everything = ["site", *clusters, *guests, *containers]
+        good = self.room.good
+        kinds = {"cluster": good.clusters, "guest": self.room.home, "container": good.containers}
+        everything = ["site", *(f"{kind}/{name}" for kind, names in kinds.items() for name in sorted(names))]
         return everything[dice % len(everything)]
 
     # --- commands that edit the spec -------------------------------------------------------------------------------
@@ -199,19 +199,12 @@ class Desk(RuleBasedStateMachine):
             self.room.files.documents["deployment"] = yaml.safe_load(text)
             self.do(self.strikes._save)
 
-    @rule(dice=DICE)
-    def cordon(self, dice: int) -> None:
-        container = self._container(dice)
-        home = self.room.home
-        self._edit("cordon", container)
-        assert container in self.room.good.cordoned
-        assert self.room.home == home, "a cordon moved guests"
-
-    @rule(dice=DICE)
-    def uncordon(self, dice: int) -> None:
-        container = self._container(dice)
-        self._edit("uncordon", container)
-        assert container not in self.room.good.cordoned
+    @rule(dice=DICE, verb=st.sampled_from(["cordon", "uncordon"]))
+    def cordon(self, dice: int, verb: str) -> None:
+        container, home = self._container(dice), self.room.home
+        self._edit(verb, container)
+        assert (container in self.room.good.cordoned) == (verb == "cordon")
+        assert self.room.home == home, f"{verb} moved guests"
 
     @rule(dice=DICE)
     def evacuate(self, dice: int) -> None:
@@ -421,14 +414,10 @@ class Desk(RuleBasedStateMachine):
         self.do(strike)
 
     @rule(
-        name=st.sampled_from(["kill_guest", "shut_down_guest", "cut", "mend", "power_off", "power_on", "wipe_bridge"]),
+        name=st.sampled_from(WORLD),
         dice=DICE,
     )
     def the_world(self, name: str, dice: int) -> None:
-        self._strike(name, dice)
-
-    @rule(name=st.sampled_from(["restart_service", "crash_service"]), dice=DICE)
-    def the_service(self, name: str, dice: int) -> None:
         self._strike(name, dice)
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 300.0]))
@@ -444,8 +433,7 @@ class Desk(RuleBasedStateMachine):
     @invariant()
     def nothing_is_wrong(self) -> None:
         if hasattr(self, "truth"):
-            told = "\n".join([*self.room.history, *map(str, self.truth.violations)])
-            assert not self.truth.violations, told
+            assert not self.truth.violations, "\n".join([*self.room.history, *map(str, self.truth.violations)])
 
     @invariant()
     def status_says_what_was_asked_for(self) -> None:
