@@ -25,9 +25,8 @@ class Gates:
     def __init__(self, truth: Truth) -> None:
         self.truth, self.room = truth, truth.room
         self.flushed: set[str] = set()
-        self._leases: dict[str, tuple[str, int, float]] = {}
-        """By host: name and generation of the master that holds it, and when it last said so."""
-        self._renewed: dict[str, int] = {}
+        self._leases: dict[str, tuple[str, int, int]] = {}
+        """By host: name and generation of the master that holds it, and when it said so last (uptime in seconds)."""
 
     # --- rules and bridges ---------------------------------------------------------------------------------
 
@@ -95,17 +94,13 @@ class Gates:
 
     def watch_lease(self, host: str) -> None:
         """A lease changes hands when it is void, given up or outranked, and at no other time."""
-        name, generation, renewed = self._lease(host)
+        name, generation, at_s = self._lease(host)
         was = self._leases.get(host)
-        now_s = self.room.loop.time()
         if was is not None and name not in ("", "-", was[0]) and was[0] not in ("", "-"):
-            booted = self.room.site.hosts[host].machine.started_at
-            held_s = now_s - was[2]
-            if held_s < self.room.settings.lease_s - 1 and generation <= was[1] and was[2] > booted:
-                self.truth.violate("masters", f"{host} passes from {was[0]} to {name} after {held_s:.0f} s")
-        if was is None or (name, generation, renewed) != (was[0], was[1], self._renewed.get(host)):
-            self._leases[host] = (name, generation, now_s)
-            self._renewed[host] = renewed
+            held_s = at_s - was[2]  # both by the host's own uptime; less than nothing once it has booted anew
+            if 0 <= held_s < self.room.settings.lease_s - 1 and generation <= was[1]:
+                self.truth.violate("masters", f"{host} passes from {was[0]} to {name} after {held_s} s")
+        self._leases[host] = (name, generation, at_s)
 
     def acts(self, host: str, owner: str) -> None:
         """A step of a service runs only where the lease is its own."""
