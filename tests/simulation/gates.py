@@ -62,7 +62,8 @@ class Gates:
                 continue
             found += [f"{' '.join(chain)} has no {word}" for word in words if not any(word in line for line in lines)]
         for network in self.room.good.networks_by_vlan.values():
-            if network.gateway is None or f"{MARK}{network.vlan}" not in machine.network.links:
+            ports = [link for link in machine.network.links.values() if link.master == f"{MARK}{network.vlan}"]
+            if network.gateway is None or all(link.kind == "vlan" for link in ports):
                 continue
             way_out = texts.get(("bridge", f"out-{network.vlan}"))
             if way_out is None or not way_out or way_out[-1] != "drop":

@@ -251,6 +251,7 @@ class Truth:
 
     def _displaced(self, guest: str, host: str) -> None:
         """S3 and S6: a guest is stopped since the spec no longer has it here."""
+        self.tick()  # what ended a moment ago forbids nothing
         room, now_s = self.room, self.room.loop.time()
         since_s = self._over.since_s
         if (
