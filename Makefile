@@ -10,6 +10,7 @@ TEST_PACKAGES := openssh-server openssh-client nftables iproute2 prometheus lvm2
 	ipmitool openipmi busybox dnsmasq-base ipxe ipxe-qemu nginx-light xz-utils gzip fdisk ovmf chromium
 # Four workers on two cores: most tests wait for something most of the time.
 PYTEST_FLAGS ?= -n 4 --dist loadfile
+SCHEDULES ?= 100000
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-bare-metal soak test-packages check format bench pictures lock clean
@@ -27,9 +28,9 @@ demo: venv ## run the tutorial site, simulated, from spec to self-healing (about
 
 # The lab's emulated hosts leave processor time: installs on the bench and the simulation run beside it.
 test: venv test-packages check ## everything that must pass before a change lands
-	$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab and not bare_metal and not simulation"
+	$(BIN)/pytest $(PYTEST_FLAGS) -m "not lab and not bare_metal and not simulation and not soak"
 	.ci/beside '$(BIN)/pytest -m "bare_metal and not lab" --durations=0 && \
-		$(BIN)/pytest -n 2 --dist load -m simulation --durations=10' \
+		$(BIN)/pytest -n 2 --dist load -m "simulation and not soak" --durations=10' \
 		sh -c '$(BIN)/pytest -m "lab and not bare_metal" --durations=40 && \
 		$(BIN)/pytest -m "lab and bare_metal" --durations=20'
 
@@ -37,8 +38,12 @@ test-bare-metal: venv test-packages ## all installs: also captured machines, ima
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and not lab"
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and lab"
 
-soak: venv ## play faults for hours: the simulation, its sweeps, specs, real processes (docs/RELIABILITY.md)
-	$(BIN)/python -m tests.simulation --schedules 100000 --jobs $$(nproc) --json
+soak: venv test-packages ## fresh seeds for hours: the simulation, its sweeps and models, specs, real processes, seeded bugs
+	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --jobs $$(nproc) --json
+	$(BIN)/pytest -m soak
+	$(BIN)/python -m tests.fuzz --inputs 200000
+	$(BIN)/python -m tests.faults --runs 200
+	$(BIN)/python -m tests.seeded_bugs
 
 test-packages:
 	@if [ "$$(id -u)" -eq 0 ] && [ -e /etc/debian_version ]; then \

@@ -14,6 +14,7 @@ DONE = Told("ok", 100.0, "ab")
 WHOLE = "begin quick.1 50.5\nbeat quick.1\nend quick.1 ab\n"
 
 
+@pytest.mark.soak
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.timeout(900)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.faults import campaign, single
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.soak, pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", single.SCENARIOS)

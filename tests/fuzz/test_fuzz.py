@@ -34,6 +34,7 @@ def told(tally: Tally) -> str:
     return "\n".join([f"seed {tally.seed}", *lines, *commands(tally, failing(tally)[:10])])
 
 
+@pytest.mark.soak
 def test_no_input_of_a_fresh_seed_is_taken_badly() -> None:
     tally = run(Settings(secrets.randbelow(10**9)), range(INPUTS))
     assert not tally.faults, told(tally)

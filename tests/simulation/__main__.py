@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ REPLAY = "python -m tests.simulation --seed {}"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this one, and say what happened")
-    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, help="of many; drawn without it")
     parser.add_argument("--schedules", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--until-violation", action="store_true", help="stop at the first schedule with a violation")
@@ -47,7 +48,8 @@ def _one(asked: argparse.Namespace) -> int:
 
 def _many(asked: argparse.Namespace) -> int:
     began_s = time.monotonic()
-    seeds = range(asked.first_seed, asked.first_seed + asked.schedules)
+    first = asked.first_seed if asked.first_seed is not None else random.SystemRandom().randrange(10**9)
+    seeds = range(first, first + asked.schedules)
     failing, violations, played, cpu_s = [], 0, 0, 0.0
     for result in _results(seeds, asked.jobs):
         played += 1

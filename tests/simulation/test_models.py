@@ -1,4 +1,4 @@
-"""The model tests and the spec transitions at the size for continuous integration, from fresh seeds.
+"""The model tests and the spec transitions at a small size, from fresh seeds; run by `make soak`.
 
 Each in a process of its own, with hashes that are the same in every run: the order of sets is part of what a seed
 replays. `VCRECON_TEST_EXAMPLES` and `VCRECON_TEST_PAIRS` say how many for a longer run.
@@ -26,12 +26,14 @@ def _play(*words: str) -> None:
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-20_000:]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(EXAMPLES * 60)
 def test_commands_do_what_their_person_expects() -> None:
     _play("tests.simulation.verbs", "--examples", str(EXAMPLES), "--steps", "20")
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(PAIRS * 60)
 def test_a_site_that_changed_its_spec_ends_as_one_that_began_with_it() -> None:

@@ -1,13 +1,9 @@
-"""The deterministic simulation in continuous integration: fresh seeds each run, and proof that it is deterministic.
-
-`VCRECON_SCHEDULES` says how many; without it a person's run plays a few and continuous integration 2,000.
-"""
+"""The deterministic simulation: the same seeds in every run of continuous integration, fresh ones in `make soak`."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BATCHES = 20
-SCHEDULES = int(os.environ.get("VCRECON_SCHEDULES") or (2000 if os.environ.get("CI") else 200))
+BATCHES, SCHEDULES = 4, 12
 
 pytestmark = [pytest.mark.simulation, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -35,10 +30,9 @@ def simulate(*arguments: str) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_whatever_happens_every_safety_rule_holds_and_the_site_comes_to_rest(batch: int) -> None:
-    first = random.SystemRandom().randrange(10**9)
-    found, output = simulate("--first-seed", str(first), "--schedules", str(SCHEDULES // BATCHES))
+    found, output = simulate("--first-seed", str(1 + batch * SCHEDULES), "--schedules", str(SCHEDULES))
     assert found["violations"] == 0, output
-    assert found["schedules"] == SCHEDULES // BATCHES
+    assert found["schedules"] == SCHEDULES
 
 
 def test_one_seed_is_one_story_wherever_and_after_whatever_it_is_played() -> None:

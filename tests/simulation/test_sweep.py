@@ -1,6 +1,6 @@
-"""The crash sweep and the false views, as continuous integration runs them: a part of all, another in each run.
+"""The crash sweep and the false views: a part of all, another in each run of `make soak`.
 
-`make soak` plays all of them. What fails here is played again by the line that is printed.
+What fails here is played again by the line that is printed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ CRASHES_EVERY = 3
 VIEWS_EVERY = 40
 
 
+@pytest.mark.soak
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("views", "every"), [(False, CRASHES_EVERY), (True, VIEWS_EVERY)], ids=["crashes", "views"])
 def test_every_workflow_ends_as_if_nothing_had_happened(views: bool, every: int) -> None:
     offset = random.SystemRandom().randrange(every)
