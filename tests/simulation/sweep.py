@@ -38,7 +38,7 @@ _RECOVERY_POINTS = 150
 
 @dataclass
 class Swept:
-    """What became of one workflow. `crashes` are those that leave something of their own behind."""
+    """What became of one workflow. `crashes` are those that leave something of their own behind, or false views."""
 
     workflow: str
     points: int = 0
@@ -131,7 +131,7 @@ def sweep(name: str, options: Options) -> Swept:
     end = perform(workflow, prepare)
     hand = found[0]
     swept.points, swept.runs = hand.points, len(hand.results)
-    swept.crashes = hand.crashes if isinstance(hand, Crashes) else hand.points
+    swept.crashes = hand.crashes if isinstance(hand, Crashes) else hand.variants
     swept.failures += [result for result in hand.results if result["violations"] or result["differences"]]
     if end.trace_hash != plain.trace_hash:
         swept.failures.append({"workflow": name, "point": 0, "how": "the two uninterrupted runs differ"})
@@ -155,14 +155,14 @@ def main() -> int:
     for result in _results(asked.workflow or list(WORKFLOWS), options, asked.jobs):
         swept.append(result)
         if not asked.json:
-            print(f"{result.workflow}: {result.points} points, {result.crashes} crashes, {result.runs} runs, "
+            print(f"{result.workflow}: {result.points} points, {result.crashes} different, {result.runs} runs, "
                   f"{len(result.failures)} failures, {result.seconds} s", flush=True)  # fmt: skip
         for failure in result.failures:
             print(json.dumps(failure, default=str), flush=True)
     total = {
         "workflows": len(swept),
         "points": sum(result.points for result in swept),
-        "crashes": sum(result.crashes for result in swept),
+        "different": sum(result.crashes for result in swept),
         "runs": sum(result.runs for result in swept),
         "failures": sum(len(result.failures) for result in swept),
         "cpu_seconds": round(sum(result.seconds for result in swept), 1),

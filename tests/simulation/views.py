@@ -58,7 +58,7 @@ class Views:
         self.stage, self.expected, self.every, self.offset = stage, expected, every, offset
         self.points = 0
         self.results: list[dict[str, Any]] = []
-        self._variants = 0
+        self.variants = 0
         self._is_child = False
         self._asked: dict[Ends, Question] = {}
         self._history: dict[tuple[str, str, bytes], list[Question]] = defaultdict(list)
@@ -73,8 +73,8 @@ class Views:
         """True in a child that is to be misled like this."""
         if self._is_child:
             return False
-        self._variants += 1
-        if self._variants % self.every != self.offset % self.every:
+        self.variants += 1
+        if self.variants % self.every != self.offset % self.every:
             return False
         label = {"workflow": self.stage.workflow.name, "point": self.points, "how": f"{what} {how}"}
         if fork(self.stage, label, self.expected, self.results):
