@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.specs import IMAGES, draw
+from tests.simulation.specs import FIRST_PORT, IMAGES, draw
 
 from vcrecon.shell import master_files, promote
 
@@ -47,7 +47,7 @@ def documents() -> dict[str, Any]:
     site["policies"] |= {"on_poweroff": "restart", "stop_grace": "5s"}
     found["images"].pop("systems", None)
     found["containers"]["containers"] = [
-        {"name": name, "address": "127.0.0.1", "port": 20_001 + number, "hypervisor": hypervisor}
+        {"name": name, "address": "127.0.0.1", "port": FIRST_PORT + number, "hypervisor": hypervisor}
         for number, (name, hypervisor) in enumerate({"c01": "kvm", "c02": "xen", "c03": "kvm"}.items())
     ]
     found["clusters"]["templates"]["node"]["storage"] = "thin"
