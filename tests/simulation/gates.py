@@ -97,13 +97,15 @@ class Gates:
 
     def watch_lease(self, host: str) -> None:
         """A lease changes hands when it is void, given up or outranked, and at no other time."""
-        name, generation, at_s = self._lease(host)
-        was = self._leases.get(host)
+        was, now = self._leases.get(host), self._lease(host)
+        if now == was:
+            return
+        name, generation, at_s = now
         if was is not None and name not in ("", "-", was[0]) and was[0] not in ("", "-"):
             held_s = at_s - was[2]  # both by the host's own uptime; less than nothing once it has booted anew
             if 0 <= held_s < self.room.settings.lease_s - 1 and generation <= was[1]:
                 self.truth.violate("masters", f"{host} passes from {was[0]} to {name} after {held_s} s")
-        self._leases[host] = (name, generation, at_s)
+        self._leases[host] = now
 
     def acts(self, host: str, owner: str) -> None:
         """A step of a service runs only where the lease is its own."""
@@ -112,8 +114,10 @@ class Gates:
             self.truth.violate("masters", f"{owner} acts on {host}, which is {name}'s")
 
     def _lease(self, host: str) -> tuple[str, int, int]:
-        files = self.room.site.hosts[host].machine.files
-        words = files.read(LEASE_FILE).decode("utf-8", "replace").split() if files.exists(LEASE_FILE) else []
+        try:
+            words = self.room.site.hosts[host].machine.files.read(LEASE_FILE).decode("utf-8", "replace").split()
+        except OSError:
+            return "", 0, 0
         if len(words) < 3 or not (words[1].isdigit() and words[2].isdigit()):
             return "", 0, 0
         return words[0], int(words[1]), int(words[2])

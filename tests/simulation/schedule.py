@@ -32,7 +32,8 @@ STORY_S = 60_000.0
 """No story takes longer: somebody waits for ever."""
 QUIET_S = 80.0
 """At rest nothing is done for so long: a full look at everything, and more."""
-PAUSES_S = (0.0, 0.0, 0.05, 1.0, 5.0, 20.0, 60.0, 300.0)
+PAUSES_S = {0.0: 8, 0.05: 4, 1.0: 4, 5.0: 4, 20.0: 2, 60.0: 1, 300.0: 0.3}
+"""Between two strikes, and how often each: most of what goes wrong does so while something is under way."""
 _MEMORY = Path("/dev/shm")
 
 
@@ -143,8 +144,11 @@ class Play:
         except (Refused, HostError, LookupError) as error:
             self.room.note(f"refused: {error}")
 
-    async def come_to_rest(self) -> None:
-        """Raises nothing: a site that does not come to rest is a violation."""
+    async def come_to_rest(self, *, quiet_s: float = QUIET_S) -> None:
+        """Wait until all is as the spec wants it, and see that nothing is done for `quiet_s` then.
+
+        Raises nothing: a site that does not come to rest is a violation.
+        """
         room = self.room
         end_s = room.loop.time() + REST_S
         kill_at_s = room.loop.time() + HANGS_S
@@ -169,7 +173,7 @@ class Play:
                 steps.append(f"{host}: {data[:120]!r}")
 
         room.network.on_message = listen
-        await asyncio.sleep(QUIET_S)
+        await asyncio.sleep(quiet_s)
         room.network.on_message = listener
         if steps:
             self.truth.violate("converges", f"at rest, and yet {steps[0]}")
@@ -206,14 +210,14 @@ async def storm(play: Play) -> None:
     room.main.start()
     calm = rng.random() < 0.75
     if calm:
-        await play.come_to_rest()
+        await play.come_to_rest(quiet_s=0.0)
     for _ in range(rng.choice([1, 1, 2])):
         await room.write_new_work()
         play.truth.may_restart.clear()
         boots = dict(room.site.witness.boots)
         for _ in range(rng.randint(1, 14)):
             await play.strikes.strike()
-            await asyncio.sleep(rng.choice(PAUSES_S))
+            await asyncio.sleep(*rng.choices(list(PAUSES_S), list(PAUSES_S.values())))
         await play.heal()
         await play.come_to_rest()
         if not calm:

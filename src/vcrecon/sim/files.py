@@ -12,6 +12,7 @@ import posixpath
 import stat as stat_module
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 BLOCK_BYTES = 4096
@@ -156,6 +157,11 @@ class Place:
     node: Node | None
 
 
+@lru_cache(maxsize=4096)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
 def _error(code: int, path: str) -> OSError:
     return OSError(code, os.strerror(code), path)
 
@@ -166,6 +172,7 @@ class Files:
     def __init__(self, root: FileSystem, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.mounts: list[Mount] = [Mount("/", root, "/dev/sda1", ("rw", "relatime"))]
+        self._tops: tuple[list[Mount], dict[str, Mount]] = ([], {})
 
     # -- finding ------------------------------------------------------------------------------------
 
@@ -173,13 +180,21 @@ class Files:
         """Resolve `path`; the last component may be absent. Raises as open(2) does."""
         return self._walk(path, follow, [0])
 
+    def _seen(self) -> dict[str, Mount]:
+        """The mount at each directory that has one: of several the last."""
+        mounts, tops = self._tops
+        if mounts != self.mounts:
+            tops = {mount.target: mount for mount in self.mounts}
+            self._tops = list(self.mounts), tops
+        return tops
+
     def _walk(self, path: str, follow: bool, hops: list[int]) -> Place:
-        tops = {mount.target: mount for mount in self.mounts}  # the last one on a directory is the one seen
+        tops = self._seen()
         mount = tops["/"]
         where, parent, name = "/", None, ""
         node: Node | None = mount.top
         trail: list[tuple[str, Mount, Directory | None, str, Node | None]] = []
-        parts = [part for part in path.split("/") if part not in ("", ".")]
+        parts = _parts(path)
         for index, part in enumerate(parts):
             if part == "..":
                 if trail:
