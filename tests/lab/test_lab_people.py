@@ -26,20 +26,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.lab, pytest.mark.t
 # --- rescue --------------------------------------------------------------------------------------------------
 
 
-def test_a_shadow_file_that_a_student_overwrote_is_mended(site: LabSite) -> None:
-    """The paper's accident: `cp /etc/passwd /etc/shadow`, here on a KVM and a Xen guest."""
-    victims = ["a-n1", "a-n2"]
-    site.everywhere(victims, "echo thesis > /root/work; cp /etc/passwd /etc/shadow; sync")
-    with site.timed("fix a-n1 and a-n2 restore-shadow, until they run again"), site.healing(*victims):
-        for guest in victims:
-            site.ask("fix", guest, "restore-shadow")
-    for guest in victims:
-        password = site.spec.guests[guest].root_password.read_text().strip()
-        assert f"root:{password}:" in site.on(guest, "cat /etc/shadow")
-        assert site.on(guest, "stat -c '%U:%G %a' /etc/shadow").strip() == "root:shadow 640"
-        assert site.on(guest, "cat /root/work").strip() == "thesis"
-
-
 def test_a_held_guest_is_left_alone_until_it_is_released(site: LabSite) -> None:
     guest = "b-n1"
     container = site.container_of(guest)
