@@ -144,6 +144,7 @@ class Controller:
     def adopt(self, spec: Spec) -> None:
         """Put a new generation in force, and wake the containers that it concerns."""
         old, self.wanted = self.spec, Wanted(spec)
+        self._mind_unshown(sorted({*old.containers, *spec.containers}))
         self.admission.limits = spec.site.limits
         for name in old.containers.keys() - spec.containers.keys():
             self._close(name)
@@ -320,18 +321,31 @@ class Controller:
         if self._survey and SURVEY not in self.memory.intents:
             with self.ledger.record.batch() as batch:
                 batch.put_intent(Intent(SURVEY, "survey", self.clock()))
+        if self._survey:
+            self._mind_unshown(self.spec.containers)
+
+    def _mind_unshown(self, containers: Iterable[str]) -> None:
+        """What may hold guests that no claim tells of is not forgotten when it leaves the spec (S1)."""
+        memory = self.memory
+        new = [name for name in containers if name not in memory.shown and name not in memory.unshown]
+        if new and (self._survey or not memory.claims_complete):
+            with self.ledger.record.batch() as batch:
+                for name in new:
+                    batch.put_unshown(name, self.clock())
 
     def _end_survey(self) -> None:
         """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
         if not self._survey or any(name not in self.world.current for name in self.spec.containers):
             return
-        total = len(self.spec.containers)
-        silent = sum(not self.world.reachable(name) for name in self.spec.containers)
+        expected = self.spec.containers.keys() | self.memory.unshown.keys()
+        total, silent = len(expected), sum(not self.world.reachable(name) for name in expected)
         # On a small site a few silent ones may be all that hold guests: most must have shown that they hold none.
         known = bool(self.world.sightings) or silent > min(allowed(self.spec.site.limits, total), (total - 1) // 2)
         with self.ledger.record.batch() as batch:
             batch.set_claims_complete(not known)
             batch.remove_intent(SURVEY)
+            for name in () if known else tuple(self.memory.unshown):
+                batch.remove_unshown(name)
         self._survey = False
         for station in self.stations.values():
             station.poke()

@@ -318,7 +318,7 @@ class SiteControls:
 
     def _refuse_fence(self, name: str) -> None:
         c = self._controller
-        held = {claim.container for claim in c.memory.claims.values()}
+        held = {claim.container for claim in c.memory.claims.values()} | c.memory.unshown.keys()
         if name not in c.spec.containers and name not in held:
             raise Refused(f"there is no container {name!r}" + _near(name, c.spec.containers))
         if c.world.reachable(name):

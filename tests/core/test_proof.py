@@ -250,6 +250,15 @@ def test_on_a_new_record_a_container_that_answered_and_showed_nothing_may_hold_a
     assert isinstance(site.action("c2", "alice"), CreateVolume)
 
 
+def test_a_container_that_left_the_spec_before_a_new_record_saw_it_may_hold_any_guest() -> None:
+    site = ASite(a_spec({"c1": [], "c2": ["alice"]}), seen("c1"), seen("c2"))
+    site.memory.claims_complete, site.memory.unshown["c3"] = False, NOW_S - 60
+    block = site.block("c2", "alice")
+    assert (block.reason, "may live on c3, which is not in the spec" in block.message) == ("may-live-elsewhere", True)
+    site.memory.fences["c3"] = Fence("c3", NOW_S, "operator")
+    assert isinstance(site.action("c2", "alice"), CreateVolume)
+
+
 def test_what_a_container_showed_to_the_master_before_says_nothing_of_it_now() -> None:
     """The first master moved alice to c3 after the export, where she runs; c3 is silent, and the spec names c2."""
     site = ASite(a_spec(THERE), seen("c1"), seen("c2"), silent("c3"))

@@ -25,6 +25,26 @@ async def test_guests_wait_while_most_of_a_small_site_is_silent(tmp_path: Path) 
         await play.converged()
 
 
+async def test_a_silent_container_that_leaves_the_spec_before_it_was_seen_still_counts(tmp_path: Path) -> None:
+    async with playground(tmp_path) as play:
+        before = play.all_boots()
+        await play.stop()
+        await play.site.cut("c03")
+        await play.restart(without_record=True)
+        await play.until(lambda: not play.controller.world.reachable("c03") and "c03" in play.controller.world.current)
+        with play.files.editing("containers") as document:
+            document["containers"] = [entry for entry in document["containers"] if entry["name"] != "c03"]
+        with play.files.editing("deployment") as document:
+            document["deployment"]["c01"] += document["deployment"].pop("c03")
+        play.reload()
+        await play.blocked("a-n1", "may-live-elsewhere")
+        assert play.hosts_of("a-n1") == ["c03"]
+        assert play.all_boots() == before
+        await play.site.power_off("c03")
+        play.controls.fence("c03", "a person")
+        await play.runs_on("a-n1", "c01")
+
+
 async def test_one_silent_container_of_three_does_not_hold_up_the_others(tmp_path: Path) -> None:
     async with playground(tmp_path, bind=with_one_cut, converge=False) as play:
         await play.runs_on("a-head", "c01")

@@ -175,6 +175,14 @@ def _may_live_elsewhere(case: Case) -> Decision | None:
     if case.here.active or not case.silent:
         return None
     where = _named(case.silent)
+    left = next((name for name in case.silent if name not in case.view.spec.containers), None)
+    if left is not None and left in case.memory.unshown:
+        return Block(
+            case.subject,
+            "may-live-elsewhere",
+            f"{case.name} may live on {left}, which is not in the spec any more and never showed this record what it "
+            f"holds: put it back into containers.yaml, or, if it is off, say `vcrecon fence {left} --confirmed`",
+        )
     if all(name not in case.memory.seen for name in case.silent) and case.claim is None:
         return Block(
             case.subject,

@@ -98,7 +98,8 @@ class Memory:
     """All of it, by key. `claims_complete` is false when hosts may have held guests before this record began.
 
     `shown` says when a container first showed both its disks and its guests to this record. One that is not in it may
-    hold what no claim tells of, unless the claims are complete.
+    hold what no claim tells of, unless the claims are complete. `unshown` has those of which this record heard while
+    they were not, by when it heard of them: also when they leave the spec.
     """
 
     claims: dict[str, Claim] = field(default_factory=dict)
@@ -113,5 +114,6 @@ class Memory:
     answered: dict[str, str] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
     shown: dict[str, float] = field(default_factory=dict)
+    unshown: dict[str, float] = field(default_factory=dict)
     confirmed_digest: str | None = None
     claims_complete: bool = True

@@ -151,7 +151,9 @@ def _held(view: View, guest: str) -> set[str]:
 def _never_shown(view: View) -> set[str]:
     """Containers that no claim tells of: this record began, or came here, when hosts held guests already."""
     memory = view.memory
-    return set() if memory.claims_complete else {name for name in view.spec.containers if name not in memory.shown}
+    if memory.claims_complete:
+        return set()
+    return memory.unshown.keys() | {name for name in view.spec.containers if name not in memory.shown}
 
 
 def _evidence(view: View, guest: str, container: str) -> Iterator[Gone | SeenStopped | Doubt]:

@@ -121,9 +121,17 @@ class RecordWriter(ABC):
     def put_shown(self, container: str, at_s: float) -> None:
         """When the container first showed its disks and its guests to this record."""
         self._accept(Put("shown", container, at_s))
+        self._accept(Put("unshown", container, None))
 
     def remove_shown(self, container: str) -> None:
         self._accept(Put("shown", container, None))
+
+    def put_unshown(self, container: str, at_s: float) -> None:
+        """A container that this record was told of, and that may hold what no claim tells of."""
+        self._accept(Put("unshown", container, at_s))
+
+    def remove_unshown(self, container: str) -> None:
+        self._accept(Put("unshown", container, None))
 
     def set_confirmed_digest(self, digest: str | None) -> None:
         self._accept(Put(SITE, "confirmed_digest", digest))

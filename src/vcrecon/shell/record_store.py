@@ -66,6 +66,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "answered": _kind(str, durable=False),
         "seen": _kind(float, durable=False),
         "shown": _kind(float, durable=False),
+        "unshown": _kind(float, durable=True),
         # The attributes of Memory that are single values; the key is the attribute's name.
         SITE: _kind(str | bool, durable=True),
     }
