@@ -256,7 +256,9 @@ def test_a_container_that_left_the_spec_before_a_new_record_saw_it_may_hold_any_
     block = site.block("c2", "alice")
     assert (block.reason, "may live on c3, which is not in the spec" in block.message) == ("may-live-elsewhere", True)
     site.memory.fences["c3"] = Fence("c3", NOW_S, "operator")
-    assert isinstance(site.action("c2", "alice"), CreateVolume)
+    action = site.action("c2", "alice")
+    assert isinstance(action, CreateVolume)
+    assert action.epoch == int(NOW_S), "above the number of any disk that c3 may come back with"
 
 
 def test_what_a_container_showed_to_the_master_before_says_nothing_of_it_now() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vcrecon.core.observation import ALL_PARTS, UNKNOWN, Domain, Part, Seen
 from vcrecon.errors import Transient
 from vcrecon.host.look import parse, parse_lvm, parse_network, script
+from vcrecon.host.names import bridge_mac
 from vcrecon.hypervisor import HYPERVISORS
 from vcrecon.hypervisor.kvm import Kvm
 from vcrecon.hypervisor.xen import Xen
@@ -284,6 +285,14 @@ class TestNetwork:
 
     def test_only_bridges_with_the_mark_of_this_site_are_ours(self) -> None:
         assert set(self.facts.bridges) == {101}
+
+    @pytest.mark.parametrize(("address", "ours"), [(bridge_mac(7), {7}), ("02:11:22:33:44:55", set())])
+    def test_a_bridge_that_was_cut_off_before_it_had_its_alias_is_known_by_its_address(
+        self, address: str, ours: set[int]
+    ) -> None:
+        link = {"ifname": "vcbr7", "flags": ["BROADCAST"], "address": address, "addr_info": []}
+        assert set(parse_network(json.dumps([link]), "[]", "lab").bridges) == ours
+        assert parse_network(json.dumps([link | {"ifalias": "vcrecon other"}]), "[]", "lab").bridges == {}
 
     def test_a_complete_bridge(self) -> None:
         bridge = self.facts.bridges[101]

@@ -286,11 +286,12 @@ class Truth:
 
     def _room_for_data(self, host: str, line: str) -> None:
         since_s = self.full_since_s.get(host)
-        if (
-            since_s is not None
-            and self.room.loop.time() - since_s > LIMIT_LAG_S
-            and "-n vc" in line.replace("--name", "-n")
-        ):
+        if since_s is None or self.room.loop.time() - since_s <= LIMIT_LAG_S:
+            return
+        pools = [v for v in self.room.site.hosts[host].machine.all_volumes() if v.kind == "pool"]
+        if not any(v.filler_data_bytes or v.filler_metadata_percent for v in pools):
+            del self.full_since_s[host]  # its disks were made anew
+        elif "-n vc" in line.replace("--name", "-n"):
             self.violate("S11", f"`{line[:100]}` on {host}, whose pool has been full for long")
 
     def _no_secret(self, text: str, where: str) -> None:

@@ -89,6 +89,13 @@ class Case:
         known = [v.epoch for s in places for v in (s.volume, *s.quarantined) if v is not None and not v.incoming]
         return max(known + ([self.claim.epoch] if self.claim else []), default=0)
 
+    def next_epoch(self, last: int, elsewhere: proof.StoppedElsewhere) -> int:
+        """The number of a disk that comes into use after disk `last`: above all that the guest ever had.
+
+        Where nobody can know what a container holds that counts as off, it is the time in seconds: no count gets there.
+        """
+        return max(last + 1, int(self.view.now_s) if proof.vouched_unseen(self.view, elsewhere) else 0)
+
     def holds_work(self, volume: Volume) -> bool:
         """Whether the disk may hold a student's work (S2)."""
         return volume.touched or (volume.boots > 0 and self.view.spec.site.session == "running")

@@ -59,7 +59,8 @@ def _activate(case: Case, source: Sighting, disk: Volume, copy: Volume) -> Decis
     if isinstance(elsewhere, Doubt):
         return _in_doubt(case, elsewhere)
     touched = case.holds_work(disk)
-    return Do(ActivateCopy(case.container, reason, case.name, copy.name, disk.epoch + 1, touched, elsewhere=elsewhere))
+    epoch = case.next_epoch(disk.epoch, elsewhere)
+    return Do(ActivateCopy(case.container, reason, case.name, copy.name, epoch, touched, elsewhere=elsewhere))
 
 
 def _in_doubt(case: Case, doubt: Doubt) -> Wait:
@@ -190,7 +191,8 @@ def create(case: Case) -> Decision | None:
     if not have_image:
         return wait_for_image(case, image, f"waiting for image {image.name} on {case.container}")
     reason = f"has no disk yet; image {image.name}"
-    return Do(CreateVolume(case.container, reason, case.name, case.last_epoch + 1, elsewhere=elsewhere))
+    epoch = case.next_epoch(case.last_epoch, elsewhere)
+    return Do(CreateVolume(case.container, reason, case.name, epoch, elsewhere=elsewhere))
 
 
 def wait_for_image(case: Case, image: Image, message: str, *, boot_only: bool = False) -> Decision:

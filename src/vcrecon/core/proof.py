@@ -141,6 +141,12 @@ def places(view: View, guest: str, container: str) -> frozenset[str]:
     return frozenset(_held(view, guest) | _never_shown(view)) - {container}
 
 
+def vouched_unseen(view: View, proof: StoppedElsewhere) -> bool:
+    """Whether a container counts as off that never showed this record its disks, so that their numbers are unknown."""
+    unseen = _never_shown(view)
+    return any(isinstance(place, PoweredOff | Attested) and place.container in unseen for place in proof.places)
+
+
 def _held(view: View, guest: str) -> set[str]:
     """Where a live copy was last seen, and where the record says that it is."""
     claim = view.memory.claims.get(guest)

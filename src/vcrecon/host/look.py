@@ -28,7 +28,16 @@ from vcrecon.core.observation import (
 )
 from vcrecon.errors import Transient
 from vcrecon.host.lease import parse_lease, show_and_renew
-from vcrecon.host.names import FIREWALL_FILE, IMAGE_DIR, MARK, RELEASE_FILE, VOLUME_PREFIXES, bridge, site_tag
+from vcrecon.host.names import (
+    FIREWALL_FILE,
+    IMAGE_DIR,
+    MARK,
+    RELEASE_FILE,
+    VOLUME_PREFIXES,
+    bridge,
+    bridge_mac,
+    site_tag,
+)
 from vcrecon.host.network import LIST_RULES
 from vcrecon.host.steps import NOT_FOUND, not_found
 from vcrecon.hypervisor.base import Hypervisor
@@ -319,9 +328,12 @@ def parse_network(addresses: str, routes: str, site: str) -> NetworkFacts:
     bridges = {}
     for name, link in links.items():
         match = re.fullmatch(r"vcbr(\d+)", name)
-        if match is None or link.get("ifalias") != f"{MARK} {site}":
+        if match is None:
             continue
         vlan = int(match[1])
+        half_made = "ifalias" not in link and link.get("address") == bridge_mac(vlan)
+        if link.get("ifalias") != f"{MARK} {site}" and not half_made:
+            continue
         tagged = links.get(f"vcvl{vlan}", {})
         info = tagged.get("linkinfo", {})
         trunked = (

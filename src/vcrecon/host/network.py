@@ -45,7 +45,9 @@ def set_up_bridge(wanted: WantedBridge, trunk: str, site: str, taps: Iterable[st
     lines = [
         f"ip link set dev {trunk} up",
         f"ip link show dev {br} >/dev/null 2>&1 ||",
-        f"  ip link add name {br} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        # The address is the mark of one that was cut off before it had its alias, which a kernel takes only later.
+        f"  ip link add name {br} address {bridge_mac(wanted.vlan)} type bridge"
+        " stp_state 0 forward_delay 0 mcast_snooping 0",
         f"ip link set dev {br} address {bridge_mac(wanted.vlan)}",
         f"ip link set dev {br} alias {mark}",
         f"ip link show dev {vlan} >/dev/null 2>&1 ||",

@@ -256,8 +256,10 @@ class Ip:
                 self.network.find(lower)  # looked up at once, whatever follows
             elif word in ("name", "dev"):
                 name = words.take()
-            elif word in ("up", "down", "mtu", "address", "alias"):
+            elif word in ("up", "down", "mtu", "address"):
                 settings += [word] + ([words.take()] if word not in ("up", "down") else [])
+            elif word == "alias":
+                words.take()  # read, and passed over by the kernel, which takes it only for a link that is there
             elif word == "type":
                 kind = words.take()
                 if kind in self.network.unknown_types:
