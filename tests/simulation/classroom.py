@@ -240,9 +240,13 @@ class Classroom:
         controller = self.main.controller
         stations = [controller.stations[name] for name in controller.spec.containers if name in controller.stations]
         looked_s = min((station.full_look_at_s for station in stations), default=self.changed_at_s)
+        # A look at one that lost its power begins, and does not end before its silence is noticed.
+        changed_s = controller.clock() - (self.loop.time() - self.changed_at_s)
+        looks = [controller.world.current.get(station.name) for station in stations]
         return (
             controller.converged
             and self.changed_at_s <= looked_s <= self.loop.time() - LOOK_TAKES_S
+            and all(look is not None and look.at_s >= changed_s for look in looks)
             and not any(station.settling for station in stations)
         )
 

@@ -102,6 +102,7 @@ class Play:
         self.truth.spec_changed()
         await self.switch_on()
         self._say_what_is_left_to_say()
+        room.changed_at_s = room.loop.time()  # what lost its power a moment ago looks well until it is looked at
 
     async def switch_on(self) -> None:
         """Everybody has power, and what an installer left half way is begun again by a person."""
@@ -189,6 +190,7 @@ class Play:
             if machine is not None and not machine.busy and install and install["step"] == "waits for the machine":
                 room.note(f"a person boots {item['name']} from the network")
                 machine.boot()
+            self._name_whose_work_is_given_up(item["name"], item["blocked"])
         for item in status["guests"]:
             if item["state"] == "held":  # asked for before a record was lost, and held since
                 self._try(lambda guest=item["name"]: controls.release(guest, "a person"))
@@ -197,11 +199,22 @@ class Play:
             if not blocked:
                 continue
             guest, reasons = item["name"], [entry["reason"] for entry in blocked]
-            if guest in self.truth.lost_for_good and {"disk-lost", "no-disk", "disk-out-of-reach"} & set(reasons):
+            lost = guest in self.truth.lost_for_good and {"disk-lost", "no-disk", "disk-out-of-reach"} & set(reasons)
+            if lost or (guest in room.given_up and "only-copy" in reasons):
                 self.truth.may_restart.add(guest)
                 room.gives_up("rebuild", guest)
                 self._try(lambda guest=guest: controls.consent("rebuild", [guest]))
                 self.truth.lost_for_good.discard(guest)
+
+    def _name_whose_work_is_given_up(self, container: str, blocked: list[dict[str, Any]]) -> None:
+        """An install that was asked for waits while work is on its disks: a person names the guests."""
+        if any(entry["reason"] == "gives-up-work" for entry in blocked):
+            room = self.room
+            work = sorted(g for g in room.known_guests if any(place == container for place, _, _ in room.disks(g)))
+            room.note(f"a person gives up {work} on {container}")
+            for guest in work:
+                room.gives_up("reinstall", guest)
+            self._try(lambda: room.main.controls.reinstall(container, work, "a person"))
 
 
 async def storm(play: Play) -> None:
