@@ -31,7 +31,7 @@ from tests.simulation.schedule import _MEMORY, Play
 from tests.simulation.strikes import Strikes
 from tests.simulation.truth import LOCK, Truth
 from tests.simulation.wire import Direction, Link
-from tests.simulation.workflows import Workflow, classroom_of, give_a_real_key
+from tests.simulation.workflows import Workflow, classroom_of
 
 from vcrecon.settings import Settings
 from vcrecon.shell.record import SIZE_BYTES_MAX
@@ -107,7 +107,6 @@ class Stage:
         rng = random.Random(SEED)
         self.workflow, self.loop = workflow, loop
         self.room = Classroom(loop, rng, Path(), SETTINGS, classroom_of(workflow), self._process)
-        give_a_real_key(self.room)
         self.truth = Truth(self.room)
         self.truth.log = log
         self.room.network.deliver = self.deliver
