@@ -40,6 +40,8 @@ test-bare-metal: venv test-packages ## all installs: also captured machines, ima
 
 soak: venv test-packages ## fresh seeds for hours: the simulation, its sweeps and models, specs, real processes, seeded bugs
 	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --jobs $$(nproc) --json
+	$(BIN)/python -m tests.simulation.sweep --all --jobs $$(nproc) --json
+	$(BIN)/python -m tests.simulation.sweep --views --jobs $$(nproc) --json
 	$(BIN)/pytest -m soak
 	$(BIN)/python -m tests.fuzz --inputs 200000
 	$(BIN)/python -m tests.faults --runs 200

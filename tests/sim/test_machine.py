@@ -54,6 +54,16 @@ async def test_the_reboot_command_comes_back_by_itself():
     assert not host.up
 
 
+async def test_power_that_goes_ends_a_reboot():
+    """Else a machine that is cut off in the middle comes up with its old system beside the installer."""
+    host = machine()
+    await ok(host, "systemctl reboot")
+    host.power_off()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not host.up
+
+
 async def test_a_tool_at_work_dies_with_the_power():
     gate = asyncio.Event()
 

@@ -36,6 +36,8 @@ class Machine:
         """An installer has taken its disks, and did not end."""
         self.step = ""
         """The last that its installer did."""
+        self.on_call: Callable[[Machine, Callable[[], object]], object] = lambda machine, call: call()
+        """Makes each call to the boot server, and says what the machine hears of its answer."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -85,7 +87,7 @@ class Machine:
         if service is None:
             return None
         try:
-            return service.run(call, service)
+            return self.on_call(self, lambda: service.run(call, service))
         except Killed:
             return None
 

@@ -10,6 +10,7 @@ nobody can see from outside:
   guest's disks are ordered, and which of them the record claims, is compared;
 - the bytes that a thin volume holds of its pool;
 - locks' empty files in /run/lock, and what is only in /proc and /dev;
+- the number of the install that made a container;
 - history, metrics and last states in the record.
 
 The digests of images and contexts, all other tags, what is active, defined, mounted, running
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tests.simulation.classroom import Classroom
 
 Picture = dict[str, object]
-_LEASE = "run/vcrecon/master"
 _NOT_REAL = ("/proc", "/dev")
 
 
@@ -149,7 +149,7 @@ def _host(machine: Any, now_s: float) -> Picture:
             inside = mount.target.strip("/")
             for path, node in mount.filesystem.walk():
                 place = f"{inside}/{path}" if inside else path
-                found[f"file {place}"] = _lease(node) if place == _LEASE else _node(node)
+                found[f"file {place}"] = _NOT_COMPARED_WHOLE.get(place, _node)(node)
     for domain in machine.domains.by_name.values():
         found[f"domain {domain.name}"] = (
             domain.title, domain.live, domain.state, domain.live and domain.answers_at <= now_s, domain.memory_bytes,
@@ -193,6 +193,15 @@ def _lease(node: Node) -> tuple[object, ...]:
     """Whose it is; when it was renewed is a time."""
     words = node.data.split() if isinstance(node, File) else []
     return tuple(words[:2])
+
+
+def _release(node: Node) -> tuple[object, ...]:
+    """Which system it has; the number of its install is drawn."""
+    lines = node.data.splitlines() if isinstance(node, File) else []
+    return tuple(line for line in lines if not line.startswith(b"install="))
+
+
+_NOT_COMPARED_WHOLE = {"run/vcrecon/master": _lease, "etc/vcrecon/release": _release}
 
 
 def _record(memory: Memory, ranks: Mapping[str, Mapping[int, int]] = MappingProxyType({})) -> Picture:

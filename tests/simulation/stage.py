@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import random
@@ -31,19 +32,22 @@ from tests.simulation.schedule import _MEMORY, Play
 from tests.simulation.strikes import Strikes
 from tests.simulation.truth import LOCK, Truth
 from tests.simulation.wire import Direction, Link
-from tests.simulation.workflows import Workflow, classroom_of, give_a_real_key
+from tests.simulation.workflows import Workflow, classroom_of
 
 from vcrecon.settings import Settings
 from vcrecon.shell.record import SIZE_BYTES_MAX
 from vcrecon.shell.record_store import Store
 
 SEED = 1
-SETTINGS = Settings(poll_s=20.0, relist_s=60.0, stable_s=20.0)
-"""A guest that crashed once is forgiven before the end of QUIET_S."""
+SETTINGS = Settings(poll_s=20.0, relist_s=15.0, stable_s=5.0)
+"""At rest each look is a full one, and a guest that crashed once is forgiven soon: so little virtual time shows all.
+While anything is done, most looks are at guests alone, as ever."""
 REST_S = 3600.0
-QUIET_S = 65.0
-"""As long as a full look at everything takes to come round."""
+QUIET_S = 25.0
+"""As long as a full look at everything takes to come round: 1.2 * poll_s."""
 RESTART_S = 2.0
+_GARBAGE = 100_000
+"""A child ends before so many objects are worth a search."""
 
 
 @dataclass
@@ -107,7 +111,6 @@ class Stage:
         rng = random.Random(SEED)
         self.workflow, self.loop = workflow, loop
         self.room = Classroom(loop, rng, Path(), SETTINGS, classroom_of(workflow), self._process)
-        give_a_real_key(self.room)
         self.truth = Truth(self.room)
         self.truth.log = log
         self.room.network.deliver = self.deliver
@@ -255,7 +258,9 @@ def perform(workflow: Workflow, prepare: Callable[[Stage], None] = lambda stage:
     bury_in_silence()
     before = os.getcwd()
     directory = tempfile.mkdtemp(prefix="vcrecon-sweep-", dir=_MEMORY if _MEMORY.is_dir() else None)
-    os.chdir(directory)
+    home = Path(directory, "home")  # beside which forked children have theirs
+    home.mkdir()
+    os.chdir(home)
     loop = VirtualLoop(random.Random(SEED))
     asyncio.set_event_loop(loop)
     log: list[str] = []
@@ -299,6 +304,8 @@ def fork(stage: Stage, label: dict[str, Any], expected: picture.Picture, results
         results += pickle.loads(told) if told else [lost]
         return False
     os.close(reading)
+    gc.freeze()  # what the parent made is copied, page by page, when it is only looked at
+    gc.set_threshold(_GARBAGE)
     asyncio._set_running_loop(stage.loop)  # asyncio forgets it in a forked process
     home = tempfile.mkdtemp(prefix="child-", dir="..")
     shutil.copytree(".", home, dirs_exist_ok=True)

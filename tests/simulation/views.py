@@ -1,8 +1,8 @@
 """False views: what the controller sees is lost, late, old, out of order or doubled, at each observation.
 
 Called by `sweep --views`. An observation is an answer to one question put to a program that stays on a host (the look,
-the hypervisor), the end of one command, one packet of events, or what a power controller shows. At each the process is
-forked, and the child sees it
+the hypervisor), the end of one command, one packet of events, what a power controller shows, or a call of a machine
+that boots from the network. At each the process is forked, and the child sees it
 
 - `dropped`: the connection dies instead (a power controller: it does not answer);
 - `late` by 20 s, with all that comes after it on the same connection, or by 45 s: beyond the deadline of a look;
@@ -10,7 +10,8 @@ forked, and the child sees it
 - `stale`: what the same question was answered one or two times before. SSH has no proxy that could do that; it stands
   for a look that began before the last change and is believed to have begun after it, so that what lies between was
   never seen. The random mark that ends an answer is that of the new question;
-- events: `lost`, `twice`, or after those that came later (`reordered`).
+- events: `lost`, `twice`, or after those that came later (`reordered`);
+- calls: `lost` before the service or after it (`unanswered`), or made `twice`.
 
 The end must be that of the run that was not misled.
 """
@@ -26,6 +27,7 @@ from functools import partial
 from typing import Any
 
 from tests.simulation import picture
+from tests.simulation.machine import Machine
 from tests.simulation.picture import Picture
 from tests.simulation.stage import SeenSwitch, Stage, fork
 from tests.simulation.wire import Direction, Ends, Link
@@ -68,6 +70,8 @@ class Views:
         network = stage.room.network
         network.asked, network.answered, network.deliver = self._question, self._answer, self._deliver
         stage.on_switch = self._switch
+        for machine in stage.room.machines.values():
+            machine.on_call = self._call
 
     def _fork(self, what: str, how: str) -> bool:
         """True in a child that is to be misled like this."""
@@ -162,7 +166,7 @@ class Views:
         """The old answer at once, and nothing of the new one."""
         return next(said, b"")
 
-    # --- events, ends of commands, power -------------------------------------------------------------------
+    # --- events, ends of commands, power, calls ------------------------------------------------------------
 
     def _events(self, ends: Ends, data: bytes) -> bytes:
         what = f"event of {ends.link.server.machine.name}"
@@ -227,3 +231,19 @@ class Views:
                 return self._states[switch.name][-1]
         self._states[switch.name].append(state)
         return state
+
+    def _call(self, machine: Machine, call: Callable[[], object]) -> object:
+        """Makes it, or not; None is what a machine hears of a server that does not answer."""
+        if self.stage.armed and not self._is_child:
+            self.points += 1
+            what = f"call of {machine.name}"
+            if self._fork(what, "lost"):
+                return None
+            if self._fork(what, "unanswered"):
+                call()
+                return None
+            if self._fork(what, "twice"):
+                answer = call()
+                call()
+                return answer
+        return call()

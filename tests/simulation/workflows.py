@@ -239,6 +239,7 @@ async def _reinstall(play: Play) -> None:
 def _take_over(*, exported: bool) -> Step:
     async def take_over(play: Play) -> None:
         room, first = play.room, play.room.main
+        give_a_real_key(room)
         second = room.service("m2")
         known = room.good
         if exported:
@@ -287,9 +288,17 @@ def _bare_metal(found: dict[str, Any]) -> None:
 
 
 def _x1_on_c03(found: dict[str, Any]) -> None:
+    """A guest is on the one that can be installed."""
     _bare_metal(found)
     found["deployment"]["deployment"]["c01"].remove("x1")
     found["deployment"]["deployment"]["c03"].append("x1")
+
+
+def _x1_on_c03_with_a_switch(found: dict[str, Any]) -> None:
+    """The same, and it can be switched from afar."""
+    _x1_on_c03(found)
+    power = {"kind": "ipmi", "address": "127.0.0.1", "credentials": "secrets/bmc"}
+    found["containers"]["containers"][2] |= {"power": power}
 
 
 # --- the table -------------------------------------------------------------------------------------------------
@@ -312,7 +321,8 @@ WORKFLOWS: dict[str, Workflow] = {
         Workflow("reboot", _reboot, at_rest, ("a-head", "x1")),
         Workflow("other-image", _other_image, at_rest, ("a-head", "a-n1", "x1"), _preparing),
         Workflow("install", _boot_blank_machine, _blank_machine, (), _bare_metal),
-        Workflow("reinstall", _reinstall, at_rest, ("x1",), _x1_on_c03, ("c03",)),
+        Workflow("reinstall", _reinstall, at_rest, ("x1",), _x1_on_c03_with_a_switch, ("c03",)),
+        Workflow("reinstall-by-hand", _reinstall, at_rest, ("x1",), _x1_on_c03),
         Workflow("takeover-exported", _take_over(exported=True), _master_gone, ("x1",)),
         Workflow("takeover-fresh", _take_over(exported=False), _master_gone, ("x1",)),
     )
@@ -327,7 +337,7 @@ def classroom_of(workflow: Workflow) -> dict[str, Any]:
 
 
 def give_a_real_key(room: Classroom) -> None:
-    """A key that `vcrecon master promote` can read; the simulated hosts ask for none."""
+    """One that `vcrecon master promote` can read; the simulated hosts ask for none."""
     import asyncssh
 
     (room.files.directory / "client_key").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())

@@ -206,12 +206,15 @@ class Machine:
     # -- power --------------------------------------------------------------------------------------
 
     def power_off(self) -> None:
-        """Lose power now: domains die, links, rules, mounts and tmpfs are gone; disks keep what they hold."""
+        """Lose power now: domains die, links, rules, mounts and tmpfs are gone; disks keep what they hold.
+
+        A reboot that is under way ends, too: the host stays off.
+        """
+        for task in list(self._tasks):
+            task.cancel()
         if not self.up:
             return
         self.up = False
-        for task in list(self._tasks):
-            task.cancel()
         self.domains.forget_running()
         for callback in list(self._down):
             callback()
