@@ -240,6 +240,7 @@ class _Service:
         self._metrics.set_record_writable(controller.record_trouble is None)
         self._metrics.set_paused(controller.memory.paused.keys())
         self._metrics.set_in_flight(len(controller.admission.in_flight))
+        self._metrics.set_tasks(len(asyncio.all_tasks()))
         if converged and self._converging_since_s is not None:
             seconds = time.monotonic() - self._converging_since_s
             self._converging_since_s = None
