@@ -500,7 +500,6 @@ CONTROLLER = Board(
             "Open files and sockets; about two for each container.",
             'max(process_open_fds{job="vcrecon"})',
         ),
-        number("Tasks", "Tasks of the service; about four for each container.", "max(vcrecon_tasks)"),
         number("Open files at most", "The limit of open files.", 'max(process_max_fds{job="vcrecon"})'),
         Panel(
             "Time of a pass",

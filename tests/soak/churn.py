@@ -16,11 +16,10 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.soak.service import Service
 from tests.soak.site import Site
-from tests.soak.specs import IMAGES, OUTSIDE
+from tests.soak.specs import IMAGES
 
 from vcrecon.core.world import allowed
 from vcrecon.errors import Refused, VcreconError

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-
 from tests.soak.lives import write_lives
+
 from vcrecon.sim.control import ControlServer
 from vcrecon.sim.machine import Machine
 from vcrecon.sim.programs import Programs
@@ -43,9 +43,7 @@ class Part(Site):
             "ports": {name: host.server.port for name, host in self.hosts.items()},
             "known_hosts": "".join(host.server.known_host() for host in self.hosts.values()),
             "images": {
-                image: {
-                    part: {"url": url, "sha256": sha256} for part, (url, sha256) in self._artifacts(image).items()
-                }
+                image: {part: {"url": url, "sha256": sha256} for part, (url, sha256) in self._artifacts(image).items()}
                 for image in self.spec.images
             },
         }

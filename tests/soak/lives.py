@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -76,7 +77,7 @@ class Lives:
         found = []
         for guest in sorted({*self.live, *self.ended}):
             lives = sorted([*self.ended.get(guest, ()), *_unending(self.live.get(guest, {}))])
-            for (_, end_s, host), (begin_s, _, other) in zip(lives, lives[1:], strict=False):
+            for (_, end_s, host), (begin_s, _, other) in pairwise(lives):
                 if begin_s < end_s:
                     found.append(f"{guest} began on {other} {end_s - begin_s:.3f} s before it ended on {host}")
         return found

@@ -22,6 +22,8 @@ from tests.soak.site import serving
 from tests.soak.watchers import Watchers, watching
 
 CONVERGE_S = 1800.0
+SETTLE_S = 15.0
+"""More than the time between two looks at a container."""
 REST_SAMPLES = 5
 REST_EVERY_S = 1.0
 
@@ -55,7 +57,7 @@ async def soak(plan: Plan, work: Path, say: Callable[[str], None]) -> dict[str, 
             churn = Churn(site, service, rng, plan.pace)
             await churn.give_everybody_work()
             site.lives.read()
-            starts = dict(site.lives.starts)
+            starts, guests = dict(site.lives.starts), len(site.files.placement)
             before = await at_rest(service)
             watchers = Watchers(service.url, service.state, rng, plan.watchers_stay_s)
             churned: list[Sample] = []
@@ -69,8 +71,10 @@ async def soak(plan: Plan, work: Path, say: Callable[[str], None]) -> dict[str, 
             healing_s = time.monotonic()
             await converged(service, say)
             healed_s = time.monotonic() - healing_s
+            await asyncio.sleep(plan.pace.stable_s + SETTLE_S)  # until the last restart counts as one that held
             after = await at_rest(service)
-            findings += judge(churned, before, after, plan.containers)
+            more_guests = len(site.files.placement) - guests
+            findings += judge(churned, before, after, containers=plan.containers, more_guests=more_guests)
             findings += [*churn.trouble, *watchers.trouble, *await churn.lost(), *churn.unharmed_but_started(starts)]
     findings += [f"{kind}: {entry}" for kind, entries in site.report().items() for entry in entries]
     return {

@@ -119,7 +119,7 @@ class Service:
         span_s = max(grown("at_s"), 0.001)
         found = Sample(
             at_s=now_s,
-            rss_bytes=int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES,
+            rss_bytes=_resident_bytes(self.pid),
             descriptors=len(os.listdir(f"/proc/{self.pid}/fd")),
             threads=len(os.listdir(f"/proc/{self.pid}/task")),
             tasks=int(metrics["vcrecon_tasks"]),
@@ -147,6 +147,10 @@ def zombies(parent: int) -> int:
             state, ppid = path.read_text().rpartition(")")[2].split()[:2]
             found += state == "Z" and int(ppid) == parent
     return found
+
+
+def _resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 def _cpu_s(pid: int) -> float:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-
 from tests.soak.lives import Lives
 from tests.soak.specs import IMAGES, SpecFiles, container_names
+
 from vcrecon.sim.control import SiteClient
 
 HOSTS_IN_ONE = 100

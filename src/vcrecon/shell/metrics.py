@@ -77,7 +77,9 @@ class Metrics:
         self._record_writable = gauge(
             "record_writable", "Whether the record could be written when last tried (1); at 0 nothing is begun."
         )
-        self._tasks = gauge("tasks", "Number of asyncio tasks of the service: some for each container, and those at work.")
+        self._tasks = gauge(
+            "tasks", "Number of asyncio tasks of the service: some for each container, and those at work."
+        )
         self._record_writable.set(1)  # it was opened, and nothing was tried since
 
     def _make_counters(self) -> None:
