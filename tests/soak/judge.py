@@ -20,7 +20,11 @@ POINTS_MAX = 400
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How fast a series may rise, and why so. A rise below `rise_min` over the whole half is taken for noise."""
+    """How fast a series may rise, and why so.
+
+    A rise below `rise_min` over the whole half is taken for noise: what comes and goes with the containers that are in
+    trouble at the moment. With `half_s_min` the series is judged in longer soaks only: it needs time to warm up.
+    """
 
     name: str
     of: Callable[[Sample], float]
@@ -28,46 +32,54 @@ class Limit:
     rise_min: float
     unit: str
     reason: str
+    half_s_min: float = 0.0
 
 
+WARM_S = 300.0
 LIMITS = (
     Limit(
         "resident memory", lambda s: s.rss_bytes / MIB, 24.0, 3.0, "MiB",
         "a week of a class would add 4 GiB at this rate; a task, a connection or a parsed look that is kept for each "
         "act of the churn (several KiB, thousands of acts an hour) is above",
+        WARM_S,
     ),
     Limit(
-        "descriptors", lambda s: s.descriptors, 12.0, 3.0, "",
-        "1,024 are allowed by default, two for each container are in use; one that leaks with each of the hundreds of "
+        "descriptors", lambda s: s.descriptors, 40.0, 6.0, "",
+        "1,024 are allowed by default, one for each container is in use; one that leaks with each of the hundreds of "
         "log-ins of an hour is far above",
     ),
     Limit("threads", lambda s: s.threads, 4.0, 2.0, "", "the pool is full after minutes, and nothing else has threads"),
     Limit(
-        "asyncio tasks", lambda s: s.tasks, 24.0, 6.0, "",
-        "as descriptors, with four for each container: one that leaks with each act is far above",
+        "asyncio tasks", lambda s: s.tasks, 120.0, 24.0, "",
+        "two for each container, and two more while it is looked at; one that leaks with each act is far above",
     ),
-    Limit("SSH connections", lambda s: s.connections, 12.0, 3.0, "", "one for each container that answers, never two"),
+    Limit("SSH connections", lambda s: s.connections, 40.0, 6.0, "", "one for each container that answers, never two"),
     Limit(
         "rows of the record without its history", lambda s: s.rows, 120.0, 40.0, "",
         "the spec's objects, the disks that are kept and what failed of late; a row for each guest that ever left, or "
         "for each act, is far above",
     ),
-    Limit("write-ahead log", lambda s: s.wal_bytes / MIB, 4.0, 2.0, "MiB", "SQLite begins it anew at 1,000 pages"),
+    Limit("write-ahead log", lambda s: s.wal_bytes / MIB, 4.0, 5.0, "MiB", "SQLite begins it anew at 1,000 pages"),
     Limit(
-        "mean lag of the event loop", lambda s: s.loop_lag_ms, 40.0, 10.0, "ms",
+        "mean lag of the event loop", lambda s: s.loop_lag_ms, 200.0, 50.0, "ms",
         "a list that each pass walks and nothing shortens makes the loop later and later",
+        WARM_S,
     ),
 )  # fmt: skip
 
 EVENT_BYTES_MAX = 1024
 """An entry of the history with its indexes; what the record grows by beyond that is not history."""
-AT_REST = (
-    ("descriptors", lambda s: s.descriptors, 2),
-    ("asyncio tasks", lambda s: s.tasks, 2),
-    ("SSH connections", lambda s: s.connections, 0),
+WARM_UP_BYTES_MAX = 64 * MIB
+"""What memory at rest may be above that of a site which has just come up, however short the soak: whatever is loaded
+or pooled when it is first needed."""
+AT_REST: tuple[tuple[str, Callable[[Sample], float], Callable[[int], float]], ...] = (
+    ("descriptors", lambda s: s.descriptors, lambda containers: 2),
+    ("asyncio tasks", lambda s: s.tasks, lambda containers: 2 + containers // 20),
+    ("SSH connections", lambda s: s.connections, lambda containers: 0),
+    ("resident MiB", lambda s: s.rss_bytes // MIB, lambda containers: WARM_UP_BYTES_MAX // MIB),
 )
-"""What must be back at its level when nothing happens any more, and by how much it may be above: what a connection of
-the watchers that ends at that very moment takes."""
+"""What must be back at its level when nothing happens any more, and by how much it may be above: a connection of a
+watcher that ends at that very moment; the looks that are under way even in the quietest of several samples."""
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
@@ -99,16 +111,18 @@ def rising(samples: Sequence[Sample]) -> list[str]:
     return [
         f"{limit.name}: up by {found[limit.name]:.1f} {limit.unit} an hour, {limit.per_hour:g} may be: {limit.reason}"
         for limit in LIMITS
-        if found[limit.name] > limit.per_hour and found[limit.name] * hours > limit.rise_min
+        if hours * 3600 >= limit.half_s_min
+        and found[limit.name] > limit.per_hour
+        and found[limit.name] * hours > limit.rise_min
     ]
 
 
-def not_back(before: Sequence[Sample], after: Sequence[Sample]) -> list[str]:
+def not_back(before: Sequence[Sample], after: Sequence[Sample], containers: int) -> list[str]:
     """What is above its level at rest; of several samples the lowest counts."""
     found = []
     for name, of, allowed in AT_REST:
         was, now = min(map(of, before)), min(map(of, after))
-        if now > was + allowed:
+        if now > was + allowed(containers):
             found.append(f"{name}: {now:g} at rest, {was:g} before")
     return found
 
@@ -155,7 +169,7 @@ def judge(
     """
     return [
         *rising(churned),
-        *not_back(before, after),
+        *not_back(before, after, containers),
         *never([*before, *churned, *after], after, containers),
         *record_growth(before[-1], after[-1], more_guests),
     ]

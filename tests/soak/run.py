@@ -24,7 +24,7 @@ from tests.soak.watchers import Watchers, watching
 CONVERGE_S = 1800.0
 SETTLE_S = 15.0
 """More than the time between two looks at a container."""
-REST_SAMPLES = 5
+REST_SAMPLES = 10
 REST_EVERY_S = 1.0
 
 
