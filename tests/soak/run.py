@@ -115,7 +115,8 @@ async def converged(service: Service, say: Callable[[str], None]) -> None:
 
 def brief(status: Mapping[str, Any]) -> str:
     """What is not as it should be, the first few of it."""
-    odd = [f"{c['name']}: {c['state']} {c['message']}" for c in status["containers"] if c["state"] != "ready"]
+    containers = [c for c in status["containers"] if c["blocked"] or not c["reachable"]]
+    odd = [f"{c['name']}: {c['state']} {c['message']}" for c in containers]
     odd += [f"{g['name']}: {g['state']} {g['message']}" for g in status["guests"] if g["state"] != "running"]
     return f"{len(odd)} not ready; {'; '.join([*status['spec']['problems'], *odd][:4])}"
 
