@@ -352,17 +352,16 @@ class Churn:
             await asyncio.wait(self._tasks)
 
     async def _act(self, act: Callable[[], Awaitable[str]]) -> None:
-        name = act.__name__
+        name, began_s = act.__name__, time.monotonic()
         try:
             what = await act()
-        except (NoRoom, Refused) as error:
+        except (NoRoom, Refused):
             self.skipped[name] += 1
-            self.history.append(f"{name}: not now {error}")
         except Exception as error:
             self.trouble.append(f"{name}: {error!r}")
         else:
             self.done[name] += 1
-            self.history.append(f"{name} {what}")
+            self.history.append(f"{began_s:.1f} to {time.monotonic():.1f}: {name} {what}")
 
     async def give_everybody_work(self) -> None:
         """Each student begins to write."""

@@ -93,6 +93,7 @@ async def soak(plan: Plan, work: Path, say: Callable[[str], None]) -> dict[str, 
         "rest_before": before[-1].as_json(),
         "rest_after": after[-1].as_json(),
         "findings": findings,
+        "history": list(churn.history) if findings else [],
     }
 
 
