@@ -38,13 +38,14 @@ test-bare-metal: venv test-packages ## all installs: also captured machines, ima
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and not lab"
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and lab"
 
-soak: venv test-packages ## fresh seeds for hours: the simulation, its sweeps and models, specs, real processes, seeded bugs
+soak: venv test-packages ## fresh seeds for hours: the simulation, its sweeps and models, specs, real processes, the service, seeded bugs
 	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --jobs $$(nproc) --json
 	$(BIN)/python -m tests.simulation.sweep --all --jobs $$(nproc) --json
 	$(BIN)/python -m tests.simulation.sweep --views --jobs $$(nproc) --json
 	$(BIN)/pytest -m soak
 	$(BIN)/python -m tests.fuzz --inputs 200000
 	$(BIN)/python -m tests.faults --runs 200
+	$(BIN)/python -m tests.soak --containers 200 --guests 1000 --minutes 30 --json
 	$(BIN)/python -m tests.seeded_bugs
 
 test-packages:

@@ -14,6 +14,7 @@ from vcrecon.shell.metrics import Metrics
 
 DEBUGGING = {
     "process_virtual_memory_bytes": "the address space; memory that counts is process_resident_memory_bytes",
+    "vcrecon_tasks": "back at its level whenever nothing happens; the soak watches it",
 }
 """Metrics that no dashboard and no alert uses, and why they are there all the same."""
 

@@ -154,7 +154,8 @@ class Controller:
             if name not in self.stations:
                 self._open(name)
         self._announce()
-        self._forget_gone_guests(old)
+        self._end_gone_intents(old)
+        self.ledger.forget_gone_guests(self.world, spec)
         self._forgive_mended(old)
         if self.bare_metal is not None:
             self.bare_metal.adopt(spec)
@@ -171,7 +172,7 @@ class Controller:
         site = (spec.site.name, spec.site.session, __version__)
         self.ledger.metrics.announce(site, spec.containers, clusters, placement)
 
-    def _forget_gone_guests(self, old: Spec) -> None:
+    def _end_gone_intents(self, old: Spec) -> None:
         """A guest that left the spec together with its container is nobody's to finish: its intent ends."""
         gone = [g for g in old.guests.keys() - self.spec.guests.keys() if f"guest/{g}" in self.memory.intents]
         with self.ledger.record.batch() as batch:

@@ -152,7 +152,8 @@ class SiteControls:
     def _holder(self, guest: str) -> Sighting | None:
         """Where a disk of it is held; the newest of several, as after a host came back that held an older one."""
         places = self._controller.world.sightings.get(guest, {}).values()
-        return max((s for s in places if s.volume and s.volume.held), key=lambda s: s.epoch, default=None)
+        held = [s for s in places if s.volume and s.volume.held]
+        return max(held, key=lambda s: s.epoch) if held else None  # asked of every guest, and of hardly any true
 
     def _home(self, guest: str) -> Sighting | None:
         """Where its live disk is, as last seen; the newest of several."""

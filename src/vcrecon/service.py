@@ -54,6 +54,8 @@ INTERRUPTED = 130
 """What a shell gives for a command ended by Ctrl-C."""
 HOUSEKEEPING_S = 1.0
 STATUS_EVERY_S = 0.2
+STATUS_SHARE = 0.05
+"""Showing progress takes at most this share of a core: with 1,000 guests it is shown a little less often."""
 RECHECK_S = 1.0
 
 
@@ -219,6 +221,7 @@ class _Service:
     async def _keep_house(self, controls: SiteControls) -> None:
         """What belongs to no container: site-wide metrics, the watchdog, progress for the person who waits."""
         interval_s = min(HOUSEKEEPING_S, watchdog_interval_s() or HOUSEKEEPING_S)
+        show_at_s = 0.0
         while True:
             # Not `wait_for`: before Python 3.12 it loses a cancel that comes together with the change, for ever.
             with contextlib.suppress(TimeoutError):
@@ -228,8 +231,10 @@ class _Service:
             self._take_stock()
             self._metrics.set_installs(controls.installs())
             self._notifier.watchdog()
-            if self._on_status is not None:
+            if self._on_status is not None and time.monotonic() >= show_at_s:
+                began_s = time.thread_time()
                 self._on_status(controls.status())
+                show_at_s = time.monotonic() + (time.thread_time() - began_s) / STATUS_SHARE
             await asyncio.sleep(STATUS_EVERY_S)
 
     def _take_stock(self) -> None:
@@ -240,6 +245,7 @@ class _Service:
         self._metrics.set_record_writable(controller.record_trouble is None)
         self._metrics.set_paused(controller.memory.paused.keys())
         self._metrics.set_in_flight(len(controller.admission.in_flight))
+        self._metrics.set_tasks(len(asyncio.all_tasks()))
         if converged and self._converging_since_s is not None:
             seconds = time.monotonic() - self._converging_since_s
             self._converging_since_s = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.core.worlds import NOW_S, a_spec, kept_disk, seen, silent
 
-from vcrecon.core.memory import Attempts, Claim, Consent, Intent
+from vcrecon.core.memory import Attempts, Claim, Consent, Intent, LastState
 from vcrecon.core.observation import UNKNOWN, Observation
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
@@ -86,3 +86,54 @@ class TestAnImageThatALifeWhichDiedHasFetched:
         life.plans("c2")
         assert subject not in life.record.memory.intents
         assert subject not in life.record.memory.attempts
+
+
+class TestAGuestThatLeftForGood:
+    """Not in the spec, and no container has a trace of it: its name may have been one of thousands."""
+
+    def left(self, life: NewLife) -> None:
+        life.record.put_state(LastState("guest/gone", "stopped", NOW_S))
+        life.record.put_answered("gone", "a-boot/1")
+        life.record.put_attempts("guest/gone", Attempts(1, NOW_S, "crash-loop", "was restarted"))
+
+    def remembered(self, life: NewLife) -> bool:
+        memory = life.record.memory
+        return bool({"guest/gone"} & (memory.states.keys() | memory.attempts.keys()) or "gone" in memory.answered)
+
+    def test_is_forgotten(self, life: NewLife) -> None:
+        self.left(life)
+        life.record.remove_claim("gone")
+        life.looks_at(seen("c1"), seen("c2"), seen("c3"))
+        life.ledger.forget_gone_guests(life.world, SPEC)
+        assert not self.remembered(life)
+
+    def test_is_not_forgotten_while_its_disk_is_kept(self, life: NewLife) -> None:
+        self.left(life)
+        life.record.remove_claim("gone")
+        life.looks_at(seen("c1", [kept_disk("gone")]), seen("c2"), seen("c3"))
+        life.ledger.forget_gone_guests(life.world, SPEC)
+        assert self.remembered(life)
+
+    def test_is_not_forgotten_while_the_record_says_that_it_has_a_disk(self, life: NewLife) -> None:
+        self.left(life)
+        life.looks_at(seen("c1"), seen("c2"), seen("c3"))
+        life.ledger.forget_gone_guests(life.world, SPEC)
+        assert self.remembered(life)
+
+    def test_is_not_forgotten_before_every_container_was_looked_at(self, life: NewLife) -> None:
+        self.left(life)
+        life.record.remove_claim("gone")
+        life.looks_at(seen("c1"), seen("c2"))
+        life.ledger.forget_gone_guests(life.world, SPEC)
+        assert self.remembered(life)
+
+    def test_of_the_spec_is_never_forgotten(self, life: NewLife) -> None:
+        life.record.put_state(LastState("guest/g1", "pending", NOW_S))
+        life.looks_at(seen("c1"), seen("c2"), seen("c3"))
+        life.ledger.forget_gone_guests(life.world, SPEC)
+        assert "guest/g1" in life.record.memory.states
+
+    def test_leaves_no_empty_place_in_the_world(self, life: NewLife) -> None:
+        life.looks_at(seen("c1", [kept_disk("gone")]))
+        life.looks_at(seen("c1"))
+        assert life.world.sightings == {}

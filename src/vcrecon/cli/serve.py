@@ -53,7 +53,8 @@ def run(
     # Under systemd the log lines tell the same story already.
     is_quiet = quiet or "INVOCATION_ID" in os.environ
     with _progress(is_quiet, to_stderr=False, log_level=log_level, log_format=log_format) as stack:
-        code = _serve(stack.progress, specs, state, listen=address, once=False, confirm=confirm)
+        shown = None if is_quiet else stack.progress
+        code = _serve(shown, specs, state, listen=address, once=False, confirm=confirm)
     if code:
         raise typer.Exit(code)
 
@@ -128,7 +129,7 @@ def _progress(
 
 
 def _serve(
-    progress: Progress,
+    progress: Progress | None,
     specs: Path,
     state: Path | None,
     *,
@@ -147,7 +148,7 @@ def _serve(
         listen=listen,
         once=once,
         confirm=confirm,
-        on_status=progress.update,
+        on_status=progress.update if progress is not None else None,
         settings=Settings.from_environment(),
     )
     return asyncio.run(service)

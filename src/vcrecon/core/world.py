@@ -88,12 +88,17 @@ class World:
         self._guests_of[observation.container] = after
         changed = {guest for guest in before.keys() | after.keys() if before.get(guest) != after.get(guest)}
         for guest in changed:
-            places = self.sightings.setdefault(guest, {})
             if guest in after:
-                places[observation.container] = after[guest]
+                self.sightings.setdefault(guest, {})[observation.container] = after[guest]
             else:
-                places.pop(observation.container, None)
+                self._forget_trace(guest, observation.container)
         return frozenset(changed)
+
+    def _forget_trace(self, guest: str, container: str) -> None:
+        places = self.sightings.get(guest, {})
+        places.pop(container, None)
+        if not places:
+            self.sightings.pop(guest, None)  # else every name that ever was is walked through for ever
 
     def _with_what_was_known(self, observation: Seen) -> Seen:
         """UNKNOWN is not absence: disks or domains that a host does not show now keep their last sightings."""
@@ -111,7 +116,7 @@ class World:
         self._known.pop(container, None)
         self.foreign.pop(container, None)
         for guest in self._guests_of.pop(container, {}):
-            self.sightings.get(guest, {}).pop(container, None)
+            self._forget_trace(guest, container)
 
     def on(self, container: str) -> Mapping[str, Sighting]:
         """The guests with traces on a container when it was last seen."""

@@ -418,6 +418,26 @@ class Ledger:
         if blocks:
             self._blocks[container] = blocks
 
+    def forget_gone_guests(self, world: World, spec: Spec) -> None:
+        """Forget what is remembered of guests that are not in the spec and left no trace: their names may never return.
+
+        Only what a name would learn anew at its next start is forgotten; a claim keeps all of it, also while the
+        container that holds the disk is silent.
+        """
+        memory = self.record.memory
+        if any(name not in world.current for name in spec.containers):
+            return
+        subjects = memory.states.keys() | memory.attempts.keys()
+        names = {subject.removeprefix("guest/") for subject in subjects if subject.startswith("guest/")}
+        kept = spec.guests.keys() | memory.claims.keys() | world.sightings.keys()
+        with self.record.batch() as batch:
+            for guest in (names | memory.answered.keys()) - kept:
+                batch.remove_state(f"guest/{guest}")
+                batch.remove_attempts(f"guest/{guest}")
+                batch.remove_answered(guest)
+                self.details.pop(f"guest/{guest}", None)
+                self._healing_since_s.pop(guest, None)
+
     def forget_container(self, container: str) -> None:
         """A container left the spec."""
         blocks = self._blocks.get(container, {})

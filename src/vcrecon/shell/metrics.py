@@ -77,6 +77,9 @@ class Metrics:
         self._record_writable = gauge(
             "record_writable", "Whether the record could be written when last tried (1); at 0 nothing is begun."
         )
+        self._tasks = gauge(
+            "tasks", "Number of asyncio tasks of the service: some for each container, and those at work."
+        )
         self._record_writable.set(1)  # it was opened, and nothing was tried since
 
     def _make_counters(self) -> None:
@@ -299,6 +302,9 @@ class Metrics:
 
     def set_record_writable(self, writable: bool) -> None:
         self._record_writable.set(writable)
+
+    def set_tasks(self, number: int) -> None:
+        self._tasks.set(number)
 
     def render(self) -> bytes:
         """Prometheus' text format 0.0.4 (`prometheus_client.CONTENT_TYPE_LATEST`). Safe in another thread."""

@@ -141,6 +141,7 @@ class Domains:
         self.by_name: dict[str, Domain] = {}
         self.listeners: list[Callable[[DomainEvent], None]] = []
         self.starts: list[Callable[[Domain], None]] = []
+        self.ends: list[Callable[[Domain], None]] = []
         self._next_id = 1
 
     def live(self) -> list[Domain]:
@@ -307,6 +308,8 @@ class Domains:
             volume.opened_by.discard(domain.name)
         if not domain.persistent:
             self.by_name.pop(domain.name, None)
+        for callback in list(self.ends):
+            callback(domain)
 
     def destroy(self, domain: Domain) -> None:
         """Pull the plug (virsh destroy)."""

@@ -137,6 +137,10 @@ class Machine:
         """Called when a copy of a domain begins to run."""
         self.domains.starts.append(callback)
 
+    def on_domain_end(self, callback: Callable[[Domain], None]) -> None:
+        """Called when a copy of a domain runs no more, whatever ended it."""
+        self.domains.ends.append(callback)
+
     def on_volume_event(self, callback: Callable[[VolumeEvent], None]) -> None:
         """Called when a volume that was ever booted is removed, formatted or written."""
         self._volume_events.append(callback)
