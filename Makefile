@@ -37,6 +37,7 @@ test: venv test-packages check ## everything that must pass before a change land
 test-bare-metal: venv test-packages ## all installs: also captured machines, images built twice, the whole story over PXE
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and not lab"
 	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "bare_metal and lab"
+	VCRECON_TEST_BOOT=all $(BIN)/pytest -m "by_hand and not bare_metal"
 
 soak: venv test-packages ## fresh seeds for hours: the simulation, its sweeps and models, specs, real processes, the service, seeded bugs
 	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) --jobs $$(nproc) --json
