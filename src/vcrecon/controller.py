@@ -341,7 +341,7 @@ class Controller:
         expected = self.spec.containers.keys() | self.memory.unshown.keys()
         total, silent = len(expected), sum(not self.world.reachable(name) for name in expected)
         # On a small site a few silent ones may be all that hold guests: most must have shown that they hold none.
-        known = bool(self.world.sightings) or silent > min(allowed(self.spec.site.limits, total), (total - 1) // 2)
+        known = self.world.used or silent > min(allowed(self.spec.site.limits, total), (total - 1) // 2)
         with self.ledger.record.batch() as batch:
             batch.set_claims_complete(not known)
             batch.remove_intent(SURVEY)

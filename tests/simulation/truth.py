@@ -168,7 +168,7 @@ class Truth:
     def _intent_is_durable(self, host: str, guest: str, script: str) -> None:
         """S7: before the first command of an act the record on disk has its intent."""
         for service in self.room.services:
-            if service.alive and any(link.client_owner == service.owner for link in service.site.servers[host].links):
+            if any(link.client_owner == service.owner for link in service.site.servers[host].links):
                 intents = service.on_disk("intents")
                 if f"guest/{guest}" in intents:
                     return
@@ -269,7 +269,8 @@ class Truth:
         """Once a virtual second: what only counts when it lasts."""
         self._witness()
         room, now_s = self.room, self.room.loop.time()
-        running = {guest: hosts for guest in room.known_guests if (hosts := room.hosts_of(guest))}
+        seen = room.good.containers.keys() - set(room.unreachable())  # others a new record may never have seen
+        running = {guest: hosts for guest in room.known_guests if (hosts := seen & set(room.hosts_of(guest)))}
         displaced = {g for g, hosts in running.items() if room.home.get(g) not in hosts} - self._over.told
         limits = room.good.site.limits
         most = max(limits.disruption_min, int(limits.disruption_fraction * len(running)))

@@ -122,6 +122,12 @@ class World:
         """The guests with traces on a container when it was last seen."""
         return self._guests_of.get(container, {})
 
+    @property
+    def used(self) -> bool:
+        """Whether a container shows what only a site leaves that had guests before: their traces, a golden volume."""
+        goldens = (seen.storage.goldens for seen in self._known.values() if isinstance(seen.storage, Storage))
+        return bool(self.sightings) or any(goldens)
+
     def known(self, container: str) -> Seen | None:
         """The last that a container showed, with what it had shown before where it showed nothing."""
         return self._known.get(container)
@@ -152,14 +158,7 @@ def allowed(limits: Limits, total: int) -> int:
 
 def frozen(spec: Spec, world: World, memory: Memory) -> str | None:
     """Why moves are frozen, or None (S6): too many containers that once answered do not answer now."""
-    lost = [
-        name
-        for name in spec.containers
-        if isinstance(world.current.get(name), Unseen)
-        and name in memory.seen
-        and name not in memory.tickets  # being installed anew, it cannot answer
-        and not fenced(memory, name)
-    ]
+    lost = [name for name in _missed(spec, world, memory) if name in world.current]
     limit = allowed(spec.site.limits, len(spec.containers))
     if len(lost) <= limit:
         return None
@@ -169,15 +168,41 @@ def frozen(spec: Spec, world: World, memory: Memory) -> str | None:
     )
 
 
+def not_looked_at(spec: Spec, world: World, memory: Memory) -> str | None:
+    """Why moves wait after a start, or None (S6): who does not answer is not known before all were looked at."""
+    missed = _missed(spec, world, memory)
+    if len(missed) <= allowed(spec.site.limits, len(spec.containers)):
+        return None
+    return (
+        f"{len(missed)} of {len(spec.containers)} containers have not answered since this start: nothing is moved yet"
+    )
+
+
+def _missed(spec: Spec, world: World, memory: Memory) -> list[str]:
+    """Containers that once answered and do not now, nor are expected to be silent."""
+    return [
+        name
+        for name in spec.containers
+        if not isinstance(world.current.get(name), Seen)
+        and name in memory.seen
+        and name not in memory.tickets  # being installed anew, it cannot answer
+        and not fenced(memory, name)
+    ]
+
+
 def displaced(spec: Spec, world: World, memory: Memory) -> frozenset[str]:
-    """Live guests that the spec would stop: moved or removed, and not already on their way (S3)."""
+    """Live guests that the spec would stop: moved or removed, and not already on their way (S3).
+
+    On a silent container too, until it is fenced: what it holds is touched as soon as it answers.
+    """
     placement = spec.placement
     found = set()
     for guest, places in world.sightings.items():
         target = placement.get(guest)
         if len(places) == 1 and target in places:
             continue  # at home and nowhere else, as nearly all are
-        if any(s.active and place != target and world.reachable(place) for place, s in places.items()):
+        away = [place for place, s in places.items() if s.active and place != target]
+        if any(world.reachable(place) or not fenced(memory, place) for place in away):
             intent = memory.intents.get(f"guest/{guest}")
             if intent is None or intent.action != "stop-guest":
                 found.add(guest)
