@@ -62,7 +62,8 @@ class Churn:
     skipped: Counter[str] = field(default_factory=Counter)
     trouble: list[str] = field(default_factory=list)
     history: deque[str] = field(default_factory=lambda: deque(maxlen=500))
-    moving: set[str] = field(default_factory=set)
+    moving: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Guests on their way: from where, and to where."""
     rescued: set[str] = field(default_factory=set)
     gone: dict[str, str] = field(default_factory=dict)
     """Guests that left the spec and may come back, and where they ran."""
@@ -94,7 +95,7 @@ class Churn:
             and since_s is not None
             and now_s - since_s > self.pace.stable_s
             and now_s - self.harmed_at_s.get(guest, 0.0) > self.pace.stable_s
-            and guest not in self.moving | self.rescued
+            and guest not in self.moving.keys() | self.rescued
             and home not in self.bad
         )
 
@@ -142,6 +143,7 @@ class Churn:
     async def power_cycle(self) -> str:
         with self.troubled("off") as name:
             self._harm_all_on(name)
+            self._hinder_moves(name)
             await self.site.host(name).power_off(name)
             await self._a_while()
             self._harm_new_on(name)
@@ -155,6 +157,11 @@ class Churn:
         for guest in here | set(self.site.files.on[name]):
             self.harm(guest)
 
+    def _hinder_moves(self, name: str) -> None:
+        """A disk that cannot be carried over now: the guest runs on where it was until it can."""
+        for guest in [guest for guest, places in self.moving.items() if name in places]:
+            self.harm(guest)
+
     def _harm_new_on(self, name: str) -> None:
         """What was moved there meanwhile waits for it, which is no harm; it is only left alone for a while."""
         for guest in self.site.files.on[name]:
@@ -162,6 +169,7 @@ class Churn:
 
     async def cut(self) -> str:
         with self.troubled("cut") as name:
+            self._hinder_moves(name)
             await self.site.host(name).cut(name)
             await self._a_while()
             await self.site.host(name).mend(name)
@@ -169,6 +177,7 @@ class Churn:
 
     async def reset_connections(self) -> str:
         name = self.container()
+        self._hinder_moves(name)
         await self.site.host(name).refuse_key(name, False)  # begins anew, and resets what is connected
         return name
 
@@ -213,11 +222,11 @@ class Churn:
         if target in self.bad or target == self.site.files.placement[guest]:
             raise NoRoom
         self.harm(guest)
-        self.moving.add(guest)
+        self.moving[guest] = (self.site.files.placement[guest], target)
         async with self._edit("deployment"):
             self.site.files.move(guest, target)
         await self._until(f"{guest} runs on {target}", lambda: self.site.lives.hosts(guest) == [target])
-        self.moving.discard(guest)
+        del self.moving[guest]
         return f"{guest} to {target}"
 
     async def remove(self) -> str:

@@ -128,11 +128,13 @@ def not_back(before: Sequence[Sample], after: Sequence[Sample], containers: int)
 
 
 def never(samples: Sequence[Sample], at_rest: Sequence[Sample], containers: int) -> list[str]:
-    """What no sample may show. A child that ended a moment ago may not be waited for yet: at rest all are."""
+    """What must not last. A child that ended a moment ago may not be waited for yet, and a connection that is lost may
+    not be closed before there is another: at rest, and in three samples in a row, all of that is over.
+    """
     found = []
     if at_rest and all(sample.zombies for sample in at_rest):
         found.append(f"{at_rest[-1].zombies} children of the service have ended and were not waited for")
-    most = max((sample.connections for sample in samples), default=0)
+    most = max((min(map(_connections, row)) for row in zip(samples, samples[1:], samples[2:], strict=False)), default=0)
     if most > containers:
         found.append(f"{most} SSH connections at once to {containers} containers")
     return found
@@ -142,6 +144,10 @@ ROWS_A_GUEST = 3
 """Its claim, its state, and which of its runs answered."""
 ROWS_TO_COME = 10
 """Of guests that were given up last: they are forgotten with the next edit of the spec."""
+
+
+def _connections(sample: Sample) -> int:
+    return sample.connections
 
 
 def record_growth(first: Sample, last: Sample, more_guests: int) -> list[str]:
