@@ -33,6 +33,7 @@ PLAN = Plan(
 )
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_half_a_minute_of_churn_leaves_the_service_as_it_was() -> None:
