@@ -46,7 +46,9 @@ class Foreign:
         """The person takes them away again."""
         for container, guests in self.namesakes.items():
             for guest in guests:
-                self._site.hosts[container].machine.domains.by_name.pop(guest, None)
+                by_name = self._site.hosts[container].machine.domains.by_name
+                if guest in by_name and not by_name[guest].live:  # on Xen one that is off keeps no name from ours
+                    del by_name[guest]
         self.namesakes.clear()
 
 

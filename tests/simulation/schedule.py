@@ -92,6 +92,7 @@ class Play:
                 await site.truncate_image(image, part, on=False)
         for machine in room.machines.values():
             machine.fails, machine.stops_at = False, ""
+        room.files.write_all()
         if not room.main.alive:
             room.main.start()
         room.pin_hosts()

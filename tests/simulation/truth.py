@@ -139,8 +139,7 @@ class Truth:
         self.hash.update(line.encode() + data)
         if self.trace is not None:
             self.trace.append(line + data[:160].decode("utf-8", "replace").replace("\n", "\\n"))
-        if direction == "reply":
-            self.gates.watch_lease(host)
+        self.gates.watch_lease(host)
         if direction == "request" and kind == "exec":
             self._step_begins(host, data.decode("utf-8", "replace"))
 
