@@ -190,7 +190,7 @@ class Play:
                 room.note(f"a person boots {item['name']} from the network")
                 machine.boot()
         for item in status["guests"]:
-            if item["state"] == "held":  # asked for before a record was lost, and held since
+            if item["state"] == "held" and item["name"] not in room.asked_to_hold:  # asked for before a record was lost
                 self._try(lambda guest=item["name"]: controls.release(guest, "a person"))
                 self.truth.may_restart.add(item["name"])
             blocked = item["blocked"]

@@ -166,7 +166,8 @@ class Stage:
         end_s = self.loop.time() + REST_S
         while not self.room.converged():
             if self.main.alive:
-                self.play._help_where_only_people_can()
+                with contextlib.suppress(Killed):  # a person's command ends with the service
+                    self.play._help_where_only_people_can()
             if self.loop.time() > end_s:
                 self.truth.violate("converges", f"not at rest: {' | '.join(self.room.explain())[:1500]}")
                 return
