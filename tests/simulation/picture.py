@@ -10,7 +10,7 @@ nobody can see from outside:
 - which number a disk has (`vc.epoch`): a disk that was begun is given up for the next number, or begun anew. How a
   guest's disks are ordered, and which of them the record claims, is compared;
 - the bytes that a thin volume holds of its pool;
-- locks' empty files in /run/lock, and what is only in /proc and /dev;
+- locks' empty files in /run/lock, the hosts' own logs, and what is only in /proc and /dev;
 - the number of the install that made a container;
 - history, metrics and last states in the record.
 
@@ -50,7 +50,7 @@ def end(room: Classroom) -> Picture:
                 guest = next((tag.removeprefix("vc.guest=") for tag in value[0] if tag.startswith("vc.guest=")), "")
                 if guest in ranks and "vc.site=elsewhere" not in value[0]:
                     key, value = _ranked(key, value, guest, ranks[guest])
-            if not key.startswith(("file run/lock/", "boots")):
+            if not key.startswith(("file run/lock/", "file var/log/", "boots")):
                 found[f"{name} {key}"] = value
     found |= {f"record {key}": value for key, value in _record(memory, ranks).items()}
     found |= {f"record attempts {subject}": "failed" for subject in memory.attempts}
