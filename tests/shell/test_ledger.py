@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.core.worlds import NOW_S, a_spec, kept_disk, seen, silent
+from tests.core.worlds import NOW_S, a_spec, kept_disk, running, seen, silent, students_disk
 
+from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.memory import Attempts, Claim, Consent, Intent, LastState
 from vcrecon.core.observation import UNKNOWN, Observation
 from vcrecon.core.plan import View, plan_container
@@ -137,3 +138,24 @@ class TestAGuestThatLeftForGood:
         life.looks_at(seen("c1", [kept_disk("gone")]))
         life.looks_at(seen("c1"))
         assert life.world.sightings == {}
+
+
+class TestAGuestThatIsAsWanted:
+    @pytest.fixture
+    def tried(self, life: NewLife) -> NewLife:
+        """Its start failed as far as anybody could see, and it runs."""
+        life.record.put_intent(Intent("guest/g1", "start-guest", NOW_S))
+        life.record.put_answered("g1", "s1")
+        life.looks_at(seen("c1", [students_disk("g1")], [running("g1")]), seen("c2"), seen("c3"))
+        return life
+
+    def test_does_not_keep_what_its_last_act_was_thought_to_be(self, tried: NewLife) -> None:
+        tried.record.put_attempts("guest/g1", Attempts(3, NOW_S, "no-effect", "shows no change"))
+        tried.plans("c1")
+        assert tried.record.memory.intents == {}
+        assert tried.record.memory.attempts == {}
+
+    def test_is_not_forgiven_at_once_that_it_went_down_again_and_again(self, tried: NewLife) -> None:
+        tried.record.put_attempts("guest/g1", Attempts(3, NOW_S, CRASH_LOOP, "went down again"))
+        tried.plans("c1")
+        assert "guest/g1" in tried.record.memory.attempts

@@ -5,11 +5,12 @@
 nobody can see from outside:
 
 - times, and the order in which things were made (indexes, handles, identifiers, names of taps);
-- `vc.boots`, which goes up by one when a start is tried again;
+- `vc.boots`, and a guest's own log of its boots: one more when a start is tried again, or when the guest runs on where
+  it was until its new host answers;
 - which number a disk has (`vc.epoch`): a disk that was begun is given up for the next number, or begun anew. How a
   guest's disks are ordered, and which of them the record claims, is compared;
 - the bytes that a thin volume holds of its pool;
-- locks' empty files in /run/lock, and what is only in /proc and /dev;
+- locks' empty files in /run/lock, the hosts' own logs, and what is only in /proc and /dev;
 - the number of the install that made a container;
 - history, metrics and last states in the record.
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Picture = dict[str, object]
 _NOT_REAL = ("/proc", "/dev")
+_BOOTS = "var/log/boots"
 
 
 def end(room: Classroom) -> Picture:
@@ -48,7 +50,7 @@ def end(room: Classroom) -> Picture:
                 guest = next((tag.removeprefix("vc.guest=") for tag in value[0] if tag.startswith("vc.guest=")), "")
                 if guest in ranks and "vc.site=elsewhere" not in value[0]:
                     key, value = _ranked(key, value, guest, ranks[guest])
-            if not key.startswith(("file run/lock/", "boots")):
+            if not key.startswith(("file run/lock/", "file var/log/", "boots")):
                 found[f"{name} {key}"] = value
     found |= {f"record {key}": value for key, value in _record(memory, ranks).items()}
     found |= {f"record attempts {subject}": "failed" for subject in memory.attempts}
@@ -123,10 +125,18 @@ def is_events(command: str) -> bool:
 def difference(one: Picture, other: Picture) -> list[str]:
     """Words for each place where they differ."""
     return [
-        f"{key}: {_brief(one.get(key))} became {_brief(other.get(key))}"
+        f"{key}: {' became '.join(map(_brief, _apart(one.get(key), other.get(key))))}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
+
+
+def _apart(one: object, other: object) -> tuple[object, object]:
+    """Only the members in which two tuples of one shape differ, and of those the same."""
+    if not (isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)):
+        return one, other
+    pairs = [_apart(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    return pairs[0] if len(pairs) == 1 else (tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
 
 
 def _brief(value: object) -> str:
@@ -176,8 +186,10 @@ def _volume(volume: Volume) -> tuple[object, ...]:
 
 
 def _tree(filesystem: FileSystem | None) -> int:
-    """Of all its files in one number, which is the same in every process with the same PYTHONHASHSEED."""
-    return hash(tuple((path, _node(node)) for path, node in filesystem.walk())) if filesystem is not None else 0
+    """Of its files in one number, which is the same in every process with the same PYTHONHASHSEED."""
+    if filesystem is None:
+        return 0
+    return hash(tuple((path, _node(node)) for path, node in filesystem.walk() if path.lstrip("/") != _BOOTS))
 
 
 def _node(node: Node) -> tuple[object, ...]:

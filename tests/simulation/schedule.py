@@ -193,7 +193,7 @@ class Play:
                 machine.boot()
             self._name_whose_work_is_given_up(item["name"], item["blocked"])
         for item in status["guests"]:
-            if item["state"] == "held":  # asked for before a record was lost, and held since
+            if item["state"] == "held" and item["name"] not in room.asked_to_hold:  # asked for before a record was lost
                 self._try(lambda guest=item["name"]: controls.release(guest, "a person"))
                 self.truth.may_restart.add(item["name"])
             blocked = item["blocked"]

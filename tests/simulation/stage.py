@@ -34,6 +34,7 @@ from tests.simulation.truth import LOCK, Truth
 from tests.simulation.wire import Direction, Link
 from tests.simulation.workflows import Workflow, classroom_of
 
+from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.settings import Settings
 from vcrecon.shell.record import SIZE_BYTES_MAX
 from vcrecon.shell.record_store import Store
@@ -164,9 +165,10 @@ class Stage:
     async def _rest(self) -> None:
         """All is at rest, stays so, and is true."""
         end_s = self.loop.time() + REST_S
-        while not self.room.converged():
+        while not self._is_at_rest():
             if self.main.alive:
-                self.play._help_where_only_people_can()
+                with contextlib.suppress(Killed):  # a person's command ends with the service
+                    self.play._help_where_only_people_can()
             if self.loop.time() > end_s:
                 self.truth.violate("converges", f"not at rest: {' | '.join(self.room.explain())[:1500]}")
                 return
@@ -188,6 +190,12 @@ class Stage:
         boots = self.room.site.witness.boots
         restarted = {guest for guest, count in boots.items() if count != self._boots.get(guest, 0)}
         self.truth.at_rest(restarted & self.room.known_guests, self.truth.may_restart)
+
+    def _is_at_rest(self) -> bool:
+        """Whether the service says so, and no guest waits to be forgiven that it crashed."""
+        return self.room.converged() and not any(
+            attempts.error == CRASH_LOOP for attempts in self.main.record.memory.attempts.values()
+        )
 
     # --- effects -------------------------------------------------------------------------------------------
 

@@ -1,5 +1,10 @@
 """The workflows that the sweep crashes and misleads: each a small classroom at rest, and one change to it.
 
+All that the product does is among them: guests are created, healed, moved with their disks, rebuilt, held for rescue
+and released, removed, put back and pruned; images are fetched, also corrupt ones, and replaced; a host reboots, a blank
+one is installed, one with a guest is installed anew by its switch and by hand; a site comes up from nothing; a master
+is replaced, with the record of the old one and without.
+
 A workflow's `change` is all that happens from outside; what follows is the controller's own work, and its effects are
 the points of the sweep. Whatever has to go on beside (a host that comes back) belongs to the hosts, so that a crash of
 the controller does not end it.

@@ -366,13 +366,14 @@ class Ledger:
         return None
 
     def _clear_intents(self, batch: RecordWriter, plan: Plan, spec: Spec) -> None:
-        """An intent ends when its object is as wanted, seen from where it is wanted."""
+        """An intent ends when its object is as wanted, seen from where it is wanted. What failed is over then."""
         for decision in plan.decisions:
             if isinstance(decision, Rest) and decision.subject in self.record.memory.intents:
                 name = decision.subject.partition("/")[2]
                 if spec.placement.get(name, plan.container) == plan.container:
                     batch.remove_intent(decision.subject)
-                    if decision.subject.startswith("image/"):
+                    attempts = self.record.memory.attempts.get(decision.subject)
+                    if attempts is not None and attempts.error != CRASH_LOOP:
                         batch.remove_attempts(decision.subject)
 
     def _gauge_state(self, subject: str, container: str, spec: Spec) -> None:
