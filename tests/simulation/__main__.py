@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.simulation.entropy import require_fixed_hashes
-from tests.simulation.schedule import Result, run
+from tests.simulation.schedule import Play, Result, run, storm
 
 REPLAY = "python -m tests.simulation --seed {}"
 
@@ -24,13 +25,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--until-violation", action="store_true", help="stop at the first schedule with a violation")
     parser.add_argument("--trace", action="store_true", help="with --seed: every message")
+    parser.add_argument("--story", default="", help="tell this one in every round (see stories.py)")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     return _one(asked) if asked.seed is not None else _many(asked)
 
 
 def _one(asked: argparse.Namespace) -> int:
-    result = run(asked.seed, trace=asked.trace)
+    result = run(asked.seed, storm, trace=asked.trace, prepare=_telling(asked.story))
     if asked.json:
         said = {
             "seed": result.seed,
@@ -51,7 +53,7 @@ def _many(asked: argparse.Namespace) -> int:
     first = asked.first_seed if asked.first_seed is not None else random.SystemRandom().randrange(10**9)
     seeds = range(first, first + asked.schedules)
     failing, violations, played, cpu_s = [], 0, 0, 0.0
-    for result in _results(seeds, asked.jobs):
+    for result in _results(seeds, asked.jobs, asked.story):
         played += 1
         cpu_s += result.seconds
         if result.violations:
@@ -71,12 +73,21 @@ def _many(asked: argparse.Namespace) -> int:
     return 1 if failing else 0
 
 
-def _results(seeds: range, jobs: int) -> Iterator[Result]:
+def _telling(story: str) -> Callable[[Play], None]:
+    return lambda play: setattr(play, "tale", story)
+
+
+def _play(story: str, seed: int) -> Result:
+    return run(seed, prepare=_telling(story))
+
+
+def _results(seeds: range, jobs: int, story: str) -> Iterator[Result]:
+    play = functools.partial(_play, story)
     if jobs == 1:
-        yield from map(run, seeds)
+        yield from map(play, seeds)
         return
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=200) as pool:
-        yield from pool.imap_unordered(run, seeds)
+        yield from pool.imap_unordered(play, seeds)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tests.simulation.site import VirtualSite
 from tests.simulation.specs import SpecFiles, draw
 from tests.simulation.wire import Network
 
+from vcrecon.core.installs import Ticket
 from vcrecon.settings import Settings
 from vcrecon.sim.files import Files
 from vcrecon.sim.lvm import Volume
@@ -63,6 +64,8 @@ class Classroom:
         self._process = process
         self.main = self.service("m1")
         self.services = [self.main]
+        self.on_installer: Callable[[str, Ticket, Process], None] = lambda name, ticket, service: None
+        """Told of each machine that is answered with an installer."""
         self.machines = {name: Machine(self, name) for name, c in self.good.containers.items() if c.mac}
         self.history: list[str] = []
         self.works: dict[str, list[str]] = {}
@@ -191,9 +194,13 @@ class Classroom:
 
     # --- students ------------------------------------------------------------------------------------------
 
-    async def write_new_work(self) -> None:
-        """Each student whose guest runs writes something new, so that an outdated disk can be told from the newest."""
-        for guest in sorted(self.home):
+    async def write_new_work(self, guests: Iterable[str] | None = None) -> None:
+        """Each student whose guest runs writes something new, so that an outdated disk can be told from the newest.
+
+        With `guests` only theirs, and nobody writes whose disk a person has just given up.
+        """
+        told = {guest for kind, guest in self.consents if kind != "reinstall"} | self.given_up
+        for guest in sorted(self.home if guests is None else set(guests) - told):
             hosts = self.hosts_of(guest)
             if len(hosts) != 1:
                 continue

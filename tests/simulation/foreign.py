@@ -35,7 +35,12 @@ class Foreign:
         return bool(gone) or _look(machine) != self._before[container]
 
     def add_namesake(self, container: str, guest: str) -> None:
-        """A person makes a machine of that name. Raises LookupError when there is one."""
+        """A person makes a machine of that name. Raises LookupError when there is one, or nowhere to define it.
+
+        Xen knows only machines that run, and one of this name that runs would be taken for a copy of the guest.
+        """
+        if self._site.hosts[container].container.hypervisor != "kvm":
+            raise LookupError(f"{container} keeps no definitions")
         domains = self._site.hosts[container].machine.domains
         if guest in domains.by_name:
             raise LookupError(f"{container} has a {guest}")

@@ -68,6 +68,8 @@ class Machine:
             mac = container.mac if container is not None else None
             answer = self._ask(self._netboot(mac)) if mac else LocalBoot("")
             if isinstance(answer, RunInstaller):
+                if (service := self._service) is not None:
+                    self.room.on_installer(self.name, answer.ticket, service)
                 if await self._claim(answer.ticket):
                     await self._install(answer.ticket)
                     return

@@ -55,7 +55,7 @@ class Outages(People, Faults):
         container = self.room.home[guest]
         if not main.alive:
             raise LookupError("it does not run")
-        how = self.rng.choice(["cut", "^virsh|^xl", "^lvs|^lvm|^vgs", "^lvm", "garbage"])
+        how = self.rng.choice(["cut", "^virsh|^xl", "^lvm|^lvs", "^virsh|^xl|^lvm|^lvs", "garbage"])
         if how == "cut":
             await self.site.cut(container)
         elif how == "garbage":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from tests.simulation.dice import Dice
 from tests.simulation.machine import Switch
@@ -49,8 +50,12 @@ class People(Dice):
 
     async def remove(self) -> str:
         """A guest leaves the spec."""
-        guest = self.one_of(set(SINGLES) & set(self.room.home))
+        return await self.leave_spec(self.one_of(set(SINGLES) & set(self.room.home)))
+
+    async def leave_spec(self, guest: str) -> str:
         self.truth.may_restart.add(guest)
+        if self.room.hosts_of(guest) == [self.room.home[guest]]:
+            self.truth.left_running.add(guest)
         self.room.files.remove_single(guest)
         self.removed.add(guest)
         await self._save()
@@ -64,6 +69,7 @@ class People(Dice):
 
     async def put_back(self, guest: str) -> None:
         self.truth.may_restart.add(guest)
+        self.truth.left_running.discard(guest)
         self.room.files.add_single(guest, self.one_of(self.room.files.containers))
         self.removed.discard(guest)
         await self._save()
@@ -96,8 +102,8 @@ class People(Dice):
         await self._save()
         return f"{template['memory']} {template['cores']}"
 
-    async def drop_container(self) -> str:
-        """A container leaves the spec, and its guests are placed elsewhere; or it comes back."""
+    async def drop_container(self, name: str = "") -> str:
+        """A container (that one, or any) leaves the spec, and its guests are placed elsewhere; or it comes back."""
         documents = self.room.files.documents["containers"]
         entries = documents["containers"]
         if self.dropped:
@@ -106,7 +112,7 @@ class People(Dice):
         else:
             if len(entries) < 3:
                 raise LookupError("too few are left")
-            entry = self.rng.choice(entries)
+            entry = self.rng.choice([entry for entry in entries if name in ("", entry["name"])])
             entries.remove(entry)
             for guest in self.room.files.deployment.pop(entry["name"], []):
                 self.room.files.move(guest, self.rng.choice(entries)["name"])
@@ -125,24 +131,31 @@ class People(Dice):
         if self.room.good.site.session == "preparing":
             self.truth.may_restart |= self.room.known_guests  # what others are called is part of each guest's context
         await self.room.edited()
-        self.truth.spec_changed()
+        self.truth.edits.spec_changed()
 
     async def spoil_files(self) -> str:
         """A file is cut, emptied, removed, or no longer YAML: nothing may change (S4)."""
         name = self.rng.choice(FILES)
         text = self.room.files.text(name)
-        how = self.rng.choice(["cut", "empty", "gone", "comment", "junk", "no guests"])
+        how = self.rng.choice(["cut", "empty", "gone", "comment", "junk", "no guests", "short", "older"])
         path = self.room.files.directory / f"{name}.yaml"
         if how == "gone":
             path.unlink()
         elif how == "no guests":
             path = self.room.files.directory / "deployment.yaml"
             path.write_text("deployment: {}\n")
+        elif how in ("short", "older"):
+            name = {"short": "deployment", "older": "clusters"}[how]
+            self.room.files.write(name, json.dumps(self.room.files.without_the_last(name)))
         else:
             cut = text[: self.rng.randrange(len(text) - 2)]
             path.write_text({"cut": cut, "empty": "", "comment": "# nothing\n", "junk": "{" + text}[how])
         self.bad_files = True
+        before = {service.name: service.controller.spec.digest for service in self.room.services if service.alive}
         await self.room.reload()
+        for service in self.room.services:
+            if service.alive and service.controller.spec.digest != before[service.name]:
+                self.truth.violate("S4", f"{name}.yaml is spoilt ({how}), and {service.name} takes it for a spec")
         return f"{name} {how}"
 
     async def mend_files(self) -> str:
@@ -209,9 +222,13 @@ class People(Dice):
         await self.room.until(lambda: not self._reachable(container), 120)
         if container not in self.off or self.site.hosts[container].machine.up:
             raise LookupError("it came back")
+        await self.fenced(container)
+        return container
+
+    async def fenced(self, container: str) -> None:
+        """A person says so, places its guests elsewhere, and means it."""
         self.say(lambda controls: controls.fence(container, "operator"))
-        self.room.fenced.add(container)
-        self._given_up_there(container)
+        self._fence_stands(container)
         others = [name for name in self.room.files.containers if name != container]
         for guest in sorted(g for g, place in self.room.home.items() if place == container):
             self.truth.may_restart.add(guest)
@@ -219,13 +236,14 @@ class People(Dice):
         await self._save()
         self.say(lambda controls: controls.confirm())
         self.room.confirmed = True
-        return container
 
     async def power_fence(self) -> str:
         """`vcrecon fence --power-off`, with a power controller that works, is dead, or lies."""
-        container = self.one_of(self.room.main.switches)
-        switch: Switch = self.room.main.switches[container]
+        return await self.power_fence_of(self.one_of(self.room.main.switches))
+
+    async def power_fence_of(self, container: str) -> str:
         main = self.room.main
+        switch: Switch = main.switches[container]
         if not main.alive:
             raise LookupError("it does not run")
         try:
@@ -236,13 +254,17 @@ class People(Dice):
             else:
                 self.off.add(container)
                 self.disturbed(container)
-        self.room.fenced.add(container)
-        self._given_up_there(container)
+        self._fence_stands(container)
         return f"{container} dead={switch.dead} lies={switch.lies}"
 
     def _no_fence_stands(self, container: str) -> None:
         if container in self.room.main.on_disk("fences"):
             self.truth.violate("S1", f"{container} is fenced, and has power")
+
+    def _fence_stands(self, container: str) -> None:
+        self.room.fenced.add(container)
+        self.truth.copies.vouched.add(container)
+        self._given_up_there(container)
 
     def _given_up_there(self, container: str) -> None:
         """What is on its disks cannot be read: guests that live there may begin anew elsewhere."""
@@ -261,12 +283,14 @@ class People(Dice):
         """`vcrecon reinstall`, sometimes with the names of the guests whose work is there."""
         if not self.room.machines:
             raise LookupError("no machine can be installed")
-        container = self.one_of(self.room.machines)
+        return self.reinstall_one(self.one_of(self.room.machines), named=self.rng.random() < 0.5)
+
+    def reinstall_one(self, container: str, *, named: bool) -> str:
         work = sorted(g for g in self.room.works if container in self.room.places(g))
-        named = work if self.rng.random() < 0.5 else []
-        self.say(lambda controls: controls.reinstall(container, named, "a person"))
+        names = work if named else []
+        self.say(lambda controls: controls.reinstall(container, names, "a person"))
         self.room.consents.add(("reinstall", container))
         self.disturbed(container)
-        for guest in named:
+        for guest in names:
             self.room.gives_up("reinstall", guest)
-        return f"{container} {' '.join(named)}"
+        return f"{container} {' '.join(names)}"

@@ -214,6 +214,10 @@ class Process:
         finally:
             reader.close()
 
+    def is_synced(self, guest: str) -> bool:
+        """Whether a power cut now would leave the last intent and claim of a guest in the record."""
+        return not {f"guest/{guest}", guest} & self._synced.unsafe
+
     def everything_written(self) -> str:
         """The record's files, the metrics and the status: where no secret may be (S10)."""
         files = [path.read_bytes() for path in sorted(self.state.glob("record.sqlite*"))]
@@ -229,6 +233,8 @@ class Synced:
         self.connection = store._connection
         self._wal, self._synced_bytes = wal, 0
         self._grows = True
+        self.unsafe: set[str] = set()
+        """Keys of intents and claims that were written after the last sync."""
         commit = store.commit
 
         def committed(*arguments: Any, **named: Any) -> None:
@@ -238,6 +244,10 @@ class Synced:
             self._grows = self._grows and size > before  # once SQLite begins the log anew, sizes say nothing
             if store._synchronous == "FULL" or not self._grows:
                 self._synced_bytes = size
+            if store._synchronous == "FULL":
+                self.unsafe.clear()
+            else:
+                self.unsafe |= {put.stored_key for put in arguments[0] if put.kind in ("intents", "claims")}
 
         store.commit = committed  # type: ignore[method-assign]
         self._synced_bytes = self._size()

@@ -34,6 +34,8 @@ QUIET_S = 80.0
 """At rest nothing is done for so long: a full look at everything, and more."""
 PAUSES_S = {0.0: 8, 0.05: 4, 1.0: 4, 5.0: 4, 20.0: 2, 60.0: 1, 300.0: 0.3}
 """Between two strikes, and how often each: most of what goes wrong does so while something is under way."""
+STORIES = 0.6
+"""How many of the rounds have a story among their strikes."""
 _MEMORY = Path("/dev/shm")
 
 
@@ -58,6 +60,8 @@ class Play:
 
     def __init__(self, room: Classroom, truth: Truth, strikes: Strikes, rng: random.Random) -> None:
         self.room, self.truth, self.strikes, self.rng = room, truth, strikes, rng
+        self.tale = ""
+        """The story that is told in every round; without it some are drawn."""
 
     async def watch(self) -> None:
         while True:
@@ -68,6 +72,7 @@ class Play:
         """Everything from outside is in order again; nothing that vcrecon has to do itself is done for it."""
         room, strikes, site = self.room, self.strikes, self.room.site
         room.note("-- heal")
+        self.truth.others_are_left_alone()
         room.network.latency_s = (0.0002, 0.002)
         await strikes.end_second()
         for task in list(site._tasks):
@@ -100,7 +105,7 @@ class Play:
         while strikes.dropped:
             await strikes.drop_container()
         await room.edited()
-        self.truth.spec_changed()
+        self.truth.edits.spec_changed()
         await self.switch_on()
         self._say_what_is_left_to_say()
         room.changed_at_s = room.loop.time()  # what lost its power a moment ago looks well until it is looked at
@@ -229,7 +234,11 @@ async def storm(play: Play) -> None:
         await room.write_new_work()
         play.truth.may_restart.clear()
         boots = dict(room.site.witness.boots)
-        for _ in range(rng.randint(1, 14)):
+        strikes = rng.randint(1, 14)
+        tells = rng.choice([0, 0, rng.randrange(strikes)]) if play.tale or rng.random() < STORIES else None
+        for number in range(strikes):
+            if number == tells:
+                await play.strikes.tell(play.tale)
             await play.strikes.strike()
             await asyncio.sleep(*rng.choices(list(PAUSES_S), list(PAUSES_S.values())))
         await play.heal()

@@ -92,6 +92,17 @@ class SpecFiles:
             if guest in guests:
                 guests.remove(guest)
 
+    def without_the_last(self, name: str) -> dict[str, Any]:
+        """deployment.yaml or clusters.yaml as it is when its end is not there yet: with a guest too few."""
+        documents = self.copy()
+        if name == "deployment":
+            next(guests for guests in reversed(documents[name]["deployment"].values()) if guests).pop()
+        elif documents[name]["guests"]:
+            documents[name]["guests"].pop()
+        else:
+            documents[name]["clusters"][-1]["nodes"]["count"] -= 1
+        return documents[name]  # type: ignore[no-any-return]
+
     def copy(self) -> dict[str, Any]:
         return copy.deepcopy(self.documents)
 

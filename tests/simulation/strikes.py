@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.simulation.outages import Outages
+from tests.simulation.stories import Stories
 
 from vcrecon.errors import HostError, Refused, SpecError
 
 
-class Strikes(Outages):
+class Strikes(Stories):
     """All of them, each with its odds."""
 
     def table(self) -> dict[Callable[[], Awaitable[str]], int]:
@@ -34,9 +34,27 @@ class Strikes(Outages):
             self.fence: 5, self.power_fence: 2, self.change_switch: 1, self.reinstall: 3,
         }  # fmt: skip
 
+    def stories(self) -> dict[Callable[[], Awaitable[str]], int]:
+        """The same of the stories."""
+        return {
+            self.hidden_from_a_new_service: 3, self.blind_move: 2, self.reverted_after_the_copy: 2,
+            self.moved_after_class: 2, self.moved_with_rot: 1, self.copies_in_vain: 2,
+            self.namesake_beside_its_disk: 2, self.held_and_forgotten: 1, self.taken_for_dead: 4,
+            self.power_fence_in_vain: 4, self.partition_and_edit: 4, self.reinstalled_meanwhile: 3,
+            self.lose_disk_and_fall: 2, self.no_room: 2, self.bad_image: 3, self.large_edits: 3,
+            self.dropped_after_an_action: 2, self.no_ping: 2, self.switched_off_in_peace: 2,
+            self.fails_for_all_lives: 1, self.two_at_work: 1, self.crash_again_and_again: 1,
+        }  # fmt: skip
+
     async def strike(self) -> None:
         """One strike; one that finds nothing, or is refused, makes place for another."""
-        table = self.table()
+        await self._one_of(self.table())
+
+    async def tell(self, name: str = "") -> None:
+        """One story, that one or any, in the same way."""
+        await self._one_of({getattr(self, name): 1} if name else self.stories())
+
+    async def _one_of(self, table: dict[Callable[[], Awaitable[str]], int]) -> None:
         for strike in self.rng.choices(list(table), list(table.values()), k=12):
             name = strike.__name__
             self.room.note(f"{name} …")
@@ -45,3 +63,5 @@ class Strikes(Outages):
                 return
             except (LookupError, Refused, SpecError, HostError) as error:
                 self.room.note(f"{name}: {error}")
+                if len(table) == 1:
+                    return

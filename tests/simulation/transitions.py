@@ -151,7 +151,7 @@ async def put_into_force(play: Play, documents: Documents) -> None:
     room = play.room
     room.files.documents = copy.deepcopy(documents)
     await room.edited()
-    play.truth.spec_changed()
+    play.truth.edits.spec_changed()
     room.site.witness.preparing = room.good.site.session == "preparing"
     say(play, room.main.controls.confirm)
     room.confirmed = True

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.copies import Copies
 from tests.simulation.disks import digest_of, epoch_of, image_digests, is_live, value_of
+from tests.simulation.edits import LIMIT_LAG_S, Edits
 from tests.simulation.gates import Gates
 from tests.simulation.specs import CANARY, IMAGES, artifacts
 from tests.simulation.wire import Ends
@@ -30,14 +32,16 @@ if TYPE_CHECKING:
 SECRETS = (CANARY, "PRIVATE KEY")
 STOPS = re.compile(r"(?:^|/)(?:virsh(?: -\S+)* (?:shutdown|destroy|reset|reboot)|xl (?:shutdown|destroy))\b")
 CHANGES = frozenset({"lvcreate", "lvchange", "lvremove", "lvrename", "lvextend", "virsh", "xl", "ip", "nft", "umount"})
+CHANGES |= {"mkfs.xfs", "sha256sum"}
+"""Before these it is looked at what lies on the host."""
 LOCKED_CHANGES = re.compile(
     r"^(?:lvcreate|lvchange|lvremove|lvrename|mkfs|virsh(?: -\S+)* (?:start|define|destroy|shutdown|undefine)|"
     r"xl (?:create|destroy|shutdown))\b"
 )
+BOOTS = re.compile(r"vc\.boots=\d+")
+KILLED = 128
 START = re.compile(r"\b(?:virsh start|xl create)\b")
 LOCK = re.compile(r"/run/lock/vcrecon\.(\S+) sh -c")
-LIMIT_LAG_S = 150.0
-"""How long the service may act on what it saw before the site changed: a relist, a pass and a step that waited."""
 SAFE_TO_LOSE_TRIES = 3
 STARTS_A_MINUTE_MAX = 8
 """Of one guest that crashes after each boot: three at once, then ever more slowly; a move lets it begin again."""
@@ -61,14 +65,6 @@ class Tries:
     failed_at_s: float = 0.0
 
 
-@dataclass
-class Displaced:
-    """Guests that the spec in force would stop, and since when they are more than may be stopped unasked (S3)."""
-
-    since_s: float | None = None
-    told: set[str] = field(default_factory=set)
-
-
 class Truth:
     """Attaches itself to the classroom's hosts and network. `violations` is empty as long as all is well."""
 
@@ -83,20 +79,22 @@ class Truth:
         self._known_tags: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._known_files: dict[str, set[str]] = defaultdict(set)
         self._tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
+        self._mounted: dict[tuple[str, str], set[str]] = {}
+        """What was mounted on a host when a step began."""
         self._starts: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._starting: dict[str, list[Ends]] = defaultdict(list)
-        self._over: Displaced = Displaced()
-        self._frozen_since_s: float | None = None
         self.full_since_s: dict[str, float] = {}
         """Since when a host's pool has no room."""
         self.may_restart: set[str] = set()
         """Guests that a strike gave a reason to be started again."""
+        self.left_running: set[str] = set()
+        """Guests that ran where they belonged when they left the spec: nothing was about to remove their disk."""
         self.lost_for_good: set[str] = set()
         """Guests whose disk a strike took away."""
         self._crashes: list[tuple[str, float]] = []
         """Which guest somebody brought down, and when."""
         self._images = {artifacts(name)["root"]["sha256"]: image_digests(name) for name in IMAGES}
-        self.gates = Gates(self)
+        self.gates, self.edits, self.copies = Gates(self), Edits(self), Copies(self)
         self.powered_off: dict[str, float] = {}
         """Guests that were switched off from inside while the spec honours that, and when."""
         room.network.on_message = self._message
@@ -157,7 +155,9 @@ class Truth:
         if lock is None:
             return
         self.gates.acts(host, ends.link.client_owner)
+        self._mounted[host, ends.command] = self._mounts(host)
         if START.search(ends.command):
+            self.copies.starts(host, lock[1], ends)
             running = [e for e in self._starting[host] if not (e.server_over or e.client_over)]
             self._starting[host] = [*running, ends]
             most = self.room.good.site.limits.starts_per_container
@@ -168,8 +168,9 @@ class Truth:
         """S7: before the first command of an act the record on disk has its intent."""
         for service in self.room.services:
             if any(link.client_owner == service.owner for link in service.site.servers[host].links):
-                intents = service.on_disk("intents")
-                if f"guest/{guest}" in intents:
+                if not service.is_synced(guest):
+                    self.violate("S7", f"a step for {guest} on {host} begins, and a power cut may take its intent")
+                if f"guest/{guest}" in service.on_disk("intents"):
                     return
         self.violate("S7", f"a step for {guest} on {host} has no intent in any record on disk: {script[:80]}")
 
@@ -178,10 +179,16 @@ class Truth:
         lock = LOCK.search(script)
         if lock is None:
             return
-        tries, now_s = self._tries[host, script], self.room.loop.time()
+        self.scan(host)  # what it calls whole, or proved, is so now
+        # The count of boots goes up with each try.
+        tries, now_s = self._tries[host, BOOTS.sub("", script)], self.room.loop.time()
         if status == 0:
             tries.failures = 0
+            if START.search(script):
+                self.copies.started(host, lock[1])
             return
+        if status < KILLED:
+            self._leaves_nothing(host, script)
         gap_s = now_s - tries.failed_at_s
         least_s = 0.3 * min(300.0, 2.0**tries.failures)
         forgiven = self.room.changed_at_s >= tries.failed_at_s
@@ -191,6 +198,16 @@ class Truth:
             )
         tries.failures = 1 if forgiven else tries.failures + 1
         tries.failed_at_s = now_s
+
+    def _leaves_nothing(self, host: str, script: str) -> None:
+        """A step that failed leaves nothing mounted."""
+        left = self._mounts(host) - self._mounted.get((host, script), self._mounts(host))
+        if left and not self.room.site.hosts[host].programs.held_locks:
+            self.violate("leak", f"a step that failed on {host} leaves {sorted(left)} mounted")
+
+    def _mounts(self, host: str) -> set[str]:
+        mounts = self.room.site.hosts[host].machine.files.mounts
+        return {mount.target for mount in mounts if "vcrecon/mnt" in mount.target}
 
     # --- every command -------------------------------------------------------------------------------------
 
@@ -221,6 +238,7 @@ class Truth:
             self._stop(host, machine, command)
         if command.argv[0].endswith("lvcreate"):
             self._room_for_data(host, line)
+            self.copies.new_disk(host, line)
 
     def _stop(self, host: str, machine: Machine, command: Command) -> None:
         domain = next((d for word in command.argv[2:] if (d := machine.domains.find(word)) is not None), None)
@@ -237,7 +255,7 @@ class Truth:
         if room.asked_to_hold & {guest} or ("rebuild", guest) in room.consents:
             return
         if room.home.get(guest) != host:
-            self._displaced(guest, host)
+            self.edits.stops(guest, host)
         elif room.good.site.session == "preparing" and room.loop.time() - room.changed_at_s < 3600:
             return  # an image or a context that changed
         elif room.loop.time() - room.changed_at_s > LIMIT_LAG_S:
@@ -248,41 +266,10 @@ class Truth:
         epochs = {name: epoch_of(volume) for name, _, volume in self.room.disks(guest) if is_live(volume)}
         return any(epoch > epochs.get(host, 0) for name, epoch in epochs.items() if name != host)
 
-    def _displaced(self, guest: str, host: str) -> None:
-        """S3 and S6: a guest is stopped since the spec no longer has it here."""
-        self.tick()  # what ended a moment ago forbids nothing
-        room, now_s = self.room, self.room.loop.time()
-        since_s = self._over.since_s
-        if (
-            since_s is not None
-            and now_s - since_s > LIMIT_LAG_S
-            and not room.confirmed
-            and guest not in self._over.told
-        ):
-            self.violate("S3", f"{guest} on {host} is stopped for a spec that stops too many, and nobody confirmed it")
-        if self._frozen_since_s is not None and now_s - self._frozen_since_s > LIMIT_LAG_S:
-            self.violate("S6", f"{guest} on {host} is stopped for a move while too many containers do not answer")
-        self._over.told.add(guest)
-
     def tick(self) -> None:
         """Once a virtual second: what only counts when it lasts."""
         self._witness()
-        room, now_s = self.room, self.room.loop.time()
-        seen = room.good.containers.keys() - set(room.unreachable())  # others a new record may never have seen
-        running = {guest: hosts for guest in room.known_guests if (hosts := seen & set(room.hosts_of(guest)))}
-        displaced = {g for g, hosts in running.items() if room.home.get(g) not in hosts} - self._over.told
-        limits = room.good.site.limits
-        most = max(limits.disruption_min, int(limits.disruption_fraction * len(running)))
-        over = len(displaced) > most and not room.confirmed
-        self._over.since_s = (self._over.since_s if self._over.since_s is not None else now_s) if over else None
-        lost = [n for n in room.unreachable() if n in room.good.containers and n not in room.fenced]
-        most = max(limits.disruption_min, int(limits.disruption_fraction * len(room.good.containers)))
-        cut = len(lost) > most
-        self._frozen_since_s = (self._frozen_since_s if self._frozen_since_s is not None else now_s) if cut else None
-
-    def spec_changed(self) -> None:
-        """Another spec is in force: who was told to stop for the one before may be told again."""
-        self._over.told &= {g for g in self._over.told if not self.room.hosts_of(g)}
+        self.edits.tick()
 
     def _room_for_data(self, host: str, line: str) -> None:
         since_s = self.full_since_s.get(host)
@@ -310,6 +297,7 @@ class Truth:
         for volume in machine.domains.volumes(domain):
             self._fit_to_start(host, guest, volume)
         self._isolated(host, machine, domain)
+        self.copies.begins_to_run(host, guest)
         now_s = room.loop.time()
         off_s = self.powered_off.pop(guest, None)
         if off_s is not None and room.changed_at_s < off_s and machine.started_at < off_s and now_s - off_s > 1:
@@ -337,6 +325,8 @@ class Truth:
             found = self.room.read(volume)
             if found != works[-1]:
                 self.violate("S2", f"{guest} boots on {host} from a disk with {found!r}, not with {works[-1]!r}")
+            if "vc.touched" not in tags:
+                self.violate("S2", f"{guest} boots on {host} from a disk with work that is not marked touched")
         if not volume.ever_booted or not works:
             self._whole(host, guest, volume)
 
@@ -382,6 +372,8 @@ class Truth:
         seen = self.room.site.witness.violations
         for entry in seen[self._witnessed :]:
             rule = "S1" if entry["kind"] == "two live copies" else "S2"
+            if rule == "S1" and entry["guest"] in self.copies.sworn:
+                continue  # a person was wrong; at rest there is one again
             self.violate(rule, f"{entry['kind']}: {entry['guest']} on {entry['host']} {entry['detail']}")
         self._witnessed = len(seen)
 
@@ -392,7 +384,9 @@ class Truth:
         epoch = next((int(tag.removeprefix("vc.epoch=")) for tag in event.tags if tag.startswith("vc.epoch=")), 0)
         said = (guest, epoch) in self.room.may_go
         preparing = self.room.good.site.session == "preparing" or not self._class_runs()
-        if guest not in self.room.home and not said and self.room.loop.time() - self.room.changed_at_s > LIMIT_LAG_S:
+        late = self.room.loop.time() - self.room.changed_at_s > LIMIT_LAG_S
+        ran = guest in self.left_running and ("reinstall", event.machine) not in self.room.consents
+        if guest not in self.room.home and not said and (late or ran):
             self.violate("S3", f"{event.volume} of {guest}, which left the spec, is removed from {event.machine}")
         if not said and not (preparing and "vc.touched" not in event.tags):
             self.violate("S2", f"disk {epoch} of {guest} is removed from {event.machine}, and nobody gave it up")
@@ -444,6 +438,12 @@ class Truth:
 
     # --- at rest -------------------------------------------------------------------------------------------
 
+    def others_are_left_alone(self) -> None:
+        """S5, for what no command of ours on that host would tell any more."""
+        for host in self.room.site.hosts:
+            if self.room.foreign.changed(host):
+                self.violate("S5", f"something of others on {host} is not as it was")
+
     def at_rest(self, restarted: set[str], excused: set[str]) -> None:
         """All that must hold once faults have ended and the service says that all is as wanted."""
         self._witness()
@@ -462,8 +462,8 @@ class Truth:
         for host in self.room.good.containers:
             self.scan(host)
             self.gates.at_rest(host)
-            if self.room.foreign.changed(host):
-                self.violate("S5", f"something of others on {host} is not as it was")
+        self.others_are_left_alone()
+        self.copies.sworn.clear()
 
     def _honoured(self, guest: str) -> bool:
         spec = self.room.good.guests.get(guest)
@@ -479,9 +479,8 @@ class Truth:
 
     def _nothing_left_over(self) -> None:
         for name, host in self.room.site.hosts.items():
-            mounts = [mount.target for mount in host.machine.files.mounts if "vcrecon/mnt" in mount.target]
-            if mounts:
-                self.violate("leak", f"{name} still has {mounts} mounted")
+            if self._mounts(name):
+                self.violate("leak", f"{name} still has {sorted(self._mounts(name))} mounted")
             for volume in host.machine.all_volumes():
                 # A golden volume that nobody waits for any more stays half built until somebody does.
                 if volume.name.startswith("vcimg-") and name not in self.room.home.values():
@@ -500,6 +499,7 @@ class Truth:
                 names |= {f"events of {name}" for name in self.room.good.containers}
                 running = [task.get_name() for task in self.room.loop.tasks_of(service.owner)]
                 gone = sorted(n for n in running if n.startswith(("container ", "events of ")) and n not in names)
+                gone += sorted(n for n in names if running.count(n) > 1)
                 if gone or len(running) > 6 * len(self.room.good.containers) + 4:
                     self.violate("leak", f"{len(running)} tasks of the service: {gone or sorted(running)}")
                 text = service.everything_written()

@@ -132,7 +132,7 @@ async def _master_gone(play: Play) -> None:
 async def _save(play: Play) -> None:
     """The files are saved; a service that dies over them leaves nobody waiting."""
     await asyncio.wait({asyncio.ensure_future(play.room.edited())}, timeout=1.0)
-    play.truth.spec_changed()
+    play.truth.edits.spec_changed()
 
 
 async def _start(play: Play) -> None:
