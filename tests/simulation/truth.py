@@ -92,6 +92,8 @@ class Truth:
         self.lost_for_good: set[str] = set()
         """Guests whose disk a strike took away."""
         self._crashes: list[tuple[str, float]] = []
+        self._lives: dict[str, float] = {}
+        """Since when each life of a service was seen: the last tries of the one before it may be forgotten."""
         """Which guest somebody brought down, and when."""
         self._images = {artifacts(name)["root"]["sha256"]: image_digests(name) for name in IMAGES}
         self.gates, self.edits, self.copies = Gates(self), Edits(self), Copies(self)
@@ -269,6 +271,7 @@ class Truth:
     def tick(self) -> None:
         """Once a virtual second: what only counts when it lasts."""
         self._witness()
+        self._lives.setdefault(self.room.main.owner, self.room.loop.time())
         self.edits.tick()
 
     def _room_for_data(self, host: str, line: str) -> None:
@@ -307,7 +310,8 @@ class Truth:
         starts = self._starts[guest, host]
         starts.append(now_s)
         lately = [at_s for at_s in starts if now_s - at_s < 60]
-        brought_down = [at_s for name, at_s in self._crashes if name == guest and now_s - at_s < 90]
+        lives = [(guest, at_s) for at_s in self._lives.values()]
+        brought_down = [at_s for name, at_s in (*self._crashes, *lives) if name == guest and now_s - at_s < 90]
         if len(lately) > STARTS_A_MINUTE_MAX + min(1, len(brought_down)):
             self.violate("S8", f"{guest} was started {len(lately)} times within a minute")
 
