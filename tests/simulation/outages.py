@@ -93,9 +93,7 @@ class Outages(People, Faults):
 
     async def lose_record_with(self, meanwhile: Callable[[], Awaitable[str]]) -> str:
         main = self.room.main
-        gone = {entry["name"] for entry in self.dropped}
-        if any(gone & self.room.places(guest) for guest in self.room.known_guests):
-            raise LookupError("somebody would be forgotten")
+        self._refuse_to_forget()
         if not main.alive:
             raise LookupError("it does not run")
         main.kill()
@@ -105,10 +103,19 @@ class Outages(People, Faults):
         main.start()
         return words
 
+    def _refuse_to_forget(self) -> None:
+        """A new record can know of a guest by its disk alone, on a container of the spec."""
+        gone = {entry["name"] for entry in self.dropped}
+        known = self.room.known_guests
+        lost = [guest for guest in self.room.works.keys() & known if not self.room.places(guest)]
+        if lost or any(gone & self.room.places(guest) for guest in known):
+            raise LookupError("somebody would be forgotten")
+
     async def second_service(self) -> str:
         """Somebody starts another service for the same site, with a state directory of its own, for a while."""
         if len(self.room.services) > 1:
             raise LookupError("there is one")
+        self._refuse_to_forget()
         other = self.room.service("m2")
         self.room.services.append(other)
         other.start()
