@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tests.simulation.disks import is_live
 from tests.simulation.outages import Outages
-from tests.simulation.specs import IMAGES, SINGLES
+from tests.simulation.specs import CANARY, IMAGES, SINGLES
 from tests.simulation.truth import LOCK
 
 NOTICED_S = 170.0
@@ -282,13 +282,17 @@ class Stories(Outages):
         return f"{guest} on {container} {data:.0f} {metadata:.0f}"
 
     async def bad_image(self) -> str:
-        """A new image is not what its digest says, or cannot be unpacked, and guests are to be made from it."""
+        """A new image is not what its digest says, or cannot be unpacked, and guests are to be made from it.
+
+        Or what is to be written into them cannot be, and the tool prints what it was given.
+        """
         site = self.room.files.documents["site"]
         image = self.one_of(set(IMAGES) - {site["defaults"]["image"]})
         wrong = self.rng.choice(["root", "kernel", "^tar", "^chpasswd"])
         if wrong.startswith("^"):
             for name in self.site.hosts:
-                await self.site.fail_command(name, wrong, times=2)
+                said = f"{wrong.strip('^')}: cannot make anything of root:{CANARY}"
+                await self.site.fail_command(name, wrong, times=2, stderr=said)
         else:
             await self.site.corrupt_image(image, wrong, on=True)
         site["defaults"]["image"] = image
