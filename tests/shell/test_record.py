@@ -207,6 +207,17 @@ class TestEvents:
         everything = b"".join(path.read_bytes() for path in state.iterdir())
         assert not [secret for secret in (b"hunter2", b"x1y2z3", b"abcdefghijklmnop") if secret in everything]
 
+    def test_secrets_in_what_a_failed_step_said_reach_neither_disk_nor_memory(
+        self, open_record: OpenRecord, state: Path
+    ) -> None:
+        record = open_record()
+        said = "a hook printed root:$6$saltsalt$abcdefghijklmnop"
+        record.put_attempts("guest/a", Attempts(1, 1010.0, "hook-failed", said))
+        assert "a hook printed root:" in record.memory.attempts["guest/a"].message
+        assert "abcdefghijklmnop" not in record.memory.attempts["guest/a"].message
+        record.close()
+        assert not [path for path in state.iterdir() if b"abcdefghijklmnop" in path.read_bytes()]
+
 
 class TestFailedWrites:
     def test_full_disk_is_transient_and_leaves_memory_as_it_was(self, open_record: OpenRecord) -> None:

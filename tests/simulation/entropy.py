@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from vcrecon.shell.log import redact
+
 
 @contextlib.contextmanager
 def seeded(seed: int, log: list[str]) -> Iterator[None]:
@@ -31,7 +33,8 @@ def seeded(seed: int, log: list[str]) -> Iterator[None]:
         if exc:
             error = sys.exc_info()[1] if exc is True else exc
             event["error"] = repr(error)
-        log.append(f"{name} {sorted((key, str(value)) for key, value in event.items())}")
+        shown = redact({key: str(value) for key, value in event.items()})  # as the service's own log does
+        log.append(f"{name} {sorted(shown.items())}")
         raise structlog.DropEvent
 
     structlog.configure(processors=[keep], cache_logger_on_first_use=False)

@@ -6,11 +6,12 @@ Each ends a while after its last blow, so that the harm, if any, is done before 
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Callable
 
 from tests.simulation.disks import is_live
 from tests.simulation.outages import Outages
-from tests.simulation.specs import IMAGES, SINGLES
+from tests.simulation.specs import CANARY, IMAGES, SINGLES
 from tests.simulation.truth import LOCK
 
 NOTICED_S = 170.0
@@ -40,6 +41,22 @@ class Stories(Outages):
         """Raises LookupError when it does not, or when the service is gone meanwhile."""
         if not await self.room.until(true, deadline_s) or not self.room.main.alive:
             raise LookupError("it did not come true")
+
+    def step(self, host: str, guest: str, word: str = "", then: Callable[[], None] = lambda: None) -> Future[None]:
+        """Done when a step for the guest, with this word in it, next ends on a host; `then` happens at that moment."""
+        over: Future[None] = self.room.loop.create_future()
+        listener = self.room.network.on_end
+
+        def ended(container: str, script: str, status: int) -> None:
+            listener(container, script, status)
+            lock = LOCK.search(script)
+            mine = container == host and lock is not None and lock[1] == guest and word in script
+            if mine and status == 0 and not over.done():
+                over.set_result(None)
+                then()
+
+        self.room.network.on_end = ended
+        return over
 
     async def move_to(self, guest: str, container: str) -> None:
         self.truth.may_restart.add(guest)
@@ -72,20 +89,9 @@ class Stories(Outages):
         guest = self.at_home(work=True)
         home = self.room.home[guest]
         there = self.elsewhere(home)
-        proved = self.room.loop.create_future()
-
-        def ended(host: str, script: str, status: int) -> None:
-            listener(host, script, status)
-            lock = LOCK.search(script)
-            done = lock is not None and lock[1] == guest and "--addtag vc.copy=" in script and status == 0
-            if done and host == there and not proved.done():
-                proved.set_result(None)
-                self.site.servers[there].cut_off()
-
-        listener, self.room.network.on_end = self.room.network.on_end, ended
+        proved = self.step(there, guest, "--addtag vc.copy=", self.site.servers[there].cut_off)
         await self.move_to(guest, there)
         await asyncio.wait([proved], timeout=120)
-        self.room.network.on_end = listener
         await self.move_to(guest, home)
         await self.come_true(lambda: self.room.hosts_of(guest) == [home], 300)
         await self.room.write_new_work([guest])
@@ -96,6 +102,18 @@ class Stories(Outages):
         await self.site.mend(there)
         self.room.main.start()
         await asyncio.sleep(60)
+        return f"{guest} from {home} to {there}"
+
+    async def reverted_while_copying(self) -> str:
+        """A move is taken back while its copy is made."""
+        guest = self.at_home(work=True)
+        home = self.room.home[guest]
+        there = self.elsewhere(home)
+        begun = self.step(there, guest, "--addtag vc.incoming")
+        await self.move_to(guest, there)
+        await asyncio.wait([begun], timeout=120)
+        await self.move_to(guest, home)
+        await asyncio.sleep(20)
         return f"{guest} from {home} to {there}"
 
     async def moved_after_class(self) -> str:
@@ -264,13 +282,17 @@ class Stories(Outages):
         return f"{guest} on {container} {data:.0f} {metadata:.0f}"
 
     async def bad_image(self) -> str:
-        """A new image is not what its digest says, or cannot be unpacked, and guests are to be made from it."""
+        """A new image is not what its digest says, or cannot be unpacked, and guests are to be made from it.
+
+        Or what is to be written into them cannot be, and the tool prints what it was given.
+        """
         site = self.room.files.documents["site"]
         image = self.one_of(set(IMAGES) - {site["defaults"]["image"]})
-        wrong = self.rng.choice(["root", "kernel", "^tar"])
-        if wrong == "^tar":
+        wrong = self.rng.choice(["root", "kernel", "^tar", "^chpasswd"])
+        if wrong.startswith("^"):
             for name in self.site.hosts:
-                await self.site.fail_command(name, wrong, times=2)
+                said = f"{wrong.strip('^')}: cannot make anything of root:{CANARY}"
+                await self.site.fail_command(name, wrong, times=2, stderr=said)
         else:
             await self.site.corrupt_image(image, wrong, on=True)
         site["defaults"]["image"] = image
@@ -314,25 +336,27 @@ class Stories(Outages):
         """A container leaves the spec in the moment that something was done there."""
         guest = self.at_home()
         container = self.room.home[guest]
-        done = self.room.loop.create_future()
-
-        def ended(host: str, script: str, status: int) -> None:
-            listener(host, script, status)
-            lock = LOCK.search(script)
-            if host == container and lock is not None and lock[1] == guest and not done.done():
-                done.set_result(None)
-
         if self.dropped:
             raise LookupError("one has left already")
-        listener, self.room.network.on_end = self.room.network.on_end, ended
+        done = self.step(container, guest)
         self.truth.brought_down(guest)
         await self.site.kill_guest(guest)
         await asyncio.wait([done], timeout=120)
-        self.room.network.on_end = listener
         await asyncio.sleep(self.rng.choice([0.0025, 0.01, 0.05]))
         return f"{await self.drop_container(container)} after a step for {guest}"
 
     # --- guests that are down, or seem so ------------------------------------------------------------------
+
+    async def mute_host(self) -> str:
+        """A program of a look fails once, or hangs, after the connections to the host were lost."""
+        container, hangs = self.container(), self.rng.random() < 0.4
+        if hangs:
+            await self.site.hang_command(container, self.rng.choice(["^lvm fullreport", "^virsh|^xl", "^ip "]))
+        else:
+            await self.site.fail_command(container, "^virsh|^xl", times=self.rng.choice([1, 1, 2]))
+        await self.site.servers[container].restart()
+        await asyncio.sleep(90)
+        return f"{container} {'hangs' if hangs else 'fails'}"
 
     async def no_ping(self) -> str:
         """A guest boots, and its network lets nothing through for longer than it may take to boot."""
@@ -366,6 +390,12 @@ class Stories(Outages):
                 self.room.main.start()
         await asyncio.sleep(10)
         return f"{guest} on {container}"
+
+    async def crashes_for_long(self) -> str:
+        """See `crash_again_and_again`; nothing else happens meanwhile."""
+        words = await self.crash_again_and_again()
+        await asyncio.sleep(90)
+        return words
 
     async def two_at_work(self) -> str:
         """Two services run, and there is something to do."""

@@ -40,7 +40,7 @@ LOCKED_CHANGES = re.compile(
 )
 BOOTS = re.compile(r"vc\.boots=\d+")
 KILLED = 128
-START = re.compile(r"\b(?:virsh start|xl create)\b")
+START = re.compile(r"\b(?:virsh(?: -\S+)* start|xl create)\b")
 LOCK = re.compile(r"/run/lock/vcrecon\.(\S+) sh -c")
 SAFE_TO_LOSE_TRIES = 3
 STARTS_A_MINUTE_MAX = 8

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,7 +64,8 @@ class RecordWriter(ABC):
         self._accept(Put("consents", (kind, subject), None))
 
     def put_attempts(self, subject: str, attempts: Attempts) -> None:
-        self._accept(Put("attempts", subject, attempts))
+        """What the failed step said may hold what it was given (S10)."""
+        self._accept(Put("attempts", subject, replace(attempts, message=redact_text(attempts.message))))
 
     def remove_attempts(self, subject: str) -> None:
         self._accept(Put("attempts", subject, None))
