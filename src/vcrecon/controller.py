@@ -341,7 +341,8 @@ class Controller:
         expected = self.spec.containers.keys() | self.memory.unshown.keys()
         total, silent = len(expected), sum(not self.world.reachable(name) for name in expected)
         # On a small site a few silent ones may be all that hold guests: most must have shown that they hold none.
-        known = self.world.used or silent > min(allowed(self.spec.site.limits, total), (total - 1) // 2)
+        few = silent <= min(allowed(self.spec.site.limits, total), (total - 1) // 2)
+        known = self.world.used or not few or any(self.world.mute(name) for name in expected)
         with self.ledger.record.batch() as batch:
             batch.set_claims_complete(not known)
             batch.remove_intent(SURVEY)

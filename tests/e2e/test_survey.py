@@ -16,6 +16,18 @@ async def with_one_cut(play: Playground) -> None:
     await play.site.cut("c03")
 
 
+async def with_one_mute(play: Playground) -> None:
+    await play.site.fail_command("c02", "^virsh|^lvm", times=None)
+
+
+async def test_guests_wait_while_a_container_of_a_new_record_does_not_show_what_it_holds(tmp_path: Path) -> None:
+    async with playground(tmp_path, bind=with_one_mute, converge=False) as play:
+        await play.blocked("a-head", "may-live-elsewhere")
+        assert play.all_boots() == {}
+        await play.site.heal("c02")
+        await play.converged()
+
+
 async def test_guests_wait_while_most_of_a_small_site_is_silent(tmp_path: Path) -> None:
     async with playground(tmp_path, bind=with_two_cut, converge=False) as play:
         await play.blocked("a-head", "may-live-elsewhere")

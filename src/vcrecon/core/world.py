@@ -135,6 +135,11 @@ class World:
     def reachable(self, container: str) -> bool:
         return isinstance(self.current.get(container), Seen)
 
+    def mute(self, container: str) -> bool:
+        """Whether it answers and does not show what it holds, though it has the programs for it."""
+        seen = self.current.get(container)
+        return isinstance(seen, Seen) and not seen.missing and not self.clear(container)
+
     def clear(self, container: str) -> bool:
         """Whether it answers and shows its disks and its domains: only then is absence there a fact."""
         seen = self.current.get(container)
