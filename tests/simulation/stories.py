@@ -234,6 +234,8 @@ class Stories(Outages):
 
     async def reinstalled_meanwhile(self) -> str:
         """A machine that is to be installed anew boots from the network when too many containers are silent."""
+        if not self.room.main.alive or self.site.hosts.keys() - self.room.main.on_disk("seen"):
+            raise LookupError("not all have answered before")
         container = self.one_of(self.room.machines.keys() - self.room.main.switches.keys() - self.off)
         self.disturbed(container)
         self.off.add(container)
