@@ -501,6 +501,21 @@ class TestDisruptionBudget:
         assert "3 of 10 running guests" in site.block("c1", "g09").message
         assert site.block("c1", "g09").reason == "needs-confirmation"
 
+    def test_guests_of_a_silent_container_count_until_it_is_fenced(self) -> None:
+        names = many(10)
+        there = {"c1": names[:5], "c2": names[5:], "c3": []}
+        site = ASite(
+            a_spec(there),
+            *(seen(c, [students_disk(n) for n in there[c]], [running(n) for n in there[c]]) for c in ("c1", "c2")),
+            seen("c3"),
+        )
+        site.observe(silent("c2"))
+        site.adopt(a_spec({"c1": names[1:5], "c2": names[7:], "c3": [names[0], *names[5:7]]}, digest="two"))
+        assert site.block("c1", "g00").reason == "needs-confirmation"
+        site.observe(seen("c3"))
+        site.fence("c2")
+        assert isinstance(site.action("c1", "g00"), StopGuest)
+
     def test_a_persons_word_for_this_very_spec_lets_it_go_ahead(self) -> None:
         site = self.site_of_ten(7)
         site.memory.confirmed_digest = "one"

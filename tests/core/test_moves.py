@@ -321,6 +321,16 @@ class TestFrozen:
         site.fence("c3")
         assert isinstance(site.action("c1", "alice"), StopGuest)
 
+    def test_after_a_start_nothing_is_moved_before_it_is_known_who_answers(self) -> None:
+        """The site was silent when the service ended, and so it may be still."""
+        spec = a_spec(THERE | {"c3": [], "c4": [], "c5": []})
+        site = ASite(spec, seen("c1", [students_disk("alice")], [running("alice")]), seen("c2"))
+        for name in ("c3", "c4", "c5"):
+            site.memory.seen[name] = NOW_S - 60
+        assert site.block("c1", "alice").reason == "site-frozen"
+        site.observe(seen("c3"))
+        assert isinstance(site.action("c1", "alice"), StopGuest)
+
     def test_containers_that_never_answered_do_not_count(self) -> None:
         site = self.site()
         del site.memory.seen["c3"]
