@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from tests.simulation.disks import is_live
 from tests.simulation.faults import Faults
 from tests.simulation.people import People
 
@@ -107,7 +108,8 @@ class Outages(People, Faults):
         """A new record can know of a guest by its disk alone, on a container of the spec."""
         gone = {entry["name"] for entry in self.dropped}
         known = self.room.known_guests
-        lost = [guest for guest in self.room.works.keys() & known if not self.room.places(guest)]
+        alive = {guest for guest in known if any(is_live(volume) for _, _, volume in self.room.disks(guest))}
+        lost = self.room.works.keys() & known - alive
         if lost or any(gone & self.room.places(guest) for guest in known):
             raise LookupError("somebody would be forgotten")
 

@@ -62,6 +62,10 @@ def sight(observation: Seen) -> dict[str, Sighting]:
     return found
 
 
+_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large"})
+"""Kinds of Unseen that come after the login."""
+
+
 class World:
     """Mutable, but pure: changed only by `observe`. One instance a controller."""
 
@@ -136,8 +140,10 @@ class World:
         return isinstance(self.current.get(container), Seen)
 
     def mute(self, container: str) -> bool:
-        """Whether it answers and does not show what it holds, though it has the programs for it."""
+        """Whether it lets us in and does not show what it holds, though it has the programs for it."""
         seen = self.current.get(container)
+        if isinstance(seen, Unseen):
+            return seen.kind in _LET_US_IN
         return isinstance(seen, Seen) and not seen.missing and not self.clear(container)
 
     def clear(self, container: str) -> bool:
