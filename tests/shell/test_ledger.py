@@ -89,6 +89,13 @@ class TestAnImageThatALifeWhichDiedHasFetched:
         assert subject not in life.record.memory.intents
         assert subject not in life.record.memory.attempts
 
+    def test_leaves_no_failures_where_no_intent_is_left(self, life: NewLife) -> None:
+        subject = "image/c2/debian"
+        life.record.put_attempts(subject, Attempts(1, NOW_S, "connection-lost", "its outcome is unknown"))
+        life.looks_at(seen("c1"), seen("c2"), seen("c3"))
+        life.plans("c2")
+        assert subject not in life.record.memory.attempts
+
 
 class TestAGuestThatIsAsWanted:
     """Its start was cut off as far as anybody could see, and it runs."""
