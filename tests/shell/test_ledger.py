@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,13 @@ class TestAnImageThatALifeWhichDiedHasFetched:
         assert subject not in life.record.memory.intents
         assert subject not in life.record.memory.attempts
 
+    def test_leaves_no_failures_where_no_intent_is_left(self, life: NewLife) -> None:
+        subject = "image/c2/debian"
+        life.record.put_attempts(subject, Attempts(1, NOW_S, "connection-lost", "its outcome is unknown"))
+        life.looks_at(seen("c1"), seen("c2"), seen("c3"))
+        life.plans("c2")
+        assert subject not in life.record.memory.attempts
+
 
 class TestAGuestThatLeftForGood:
     """Not in the spec, and no container has a trace of it: its name may have been one of thousands."""
@@ -141,21 +149,30 @@ class TestAGuestThatLeftForGood:
 
 
 class TestAGuestThatIsAsWanted:
+    """Its start was cut off as far as anybody could see, and it runs."""
+
+    FAILED = Attempts(3, NOW_S + 60, "connection-lost", "the connection was lost while a command ran")
+
     @pytest.fixture
-    def tried(self, life: NewLife) -> NewLife:
-        """Its start failed as far as anybody could see, and it runs."""
-        life.record.put_intent(Intent("guest/g1", "start-guest", NOW_S))
+    def runs(self, life: NewLife) -> NewLife:
         life.record.put_answered("g1", "s1")
-        life.looks_at(seen("c1", [students_disk("g1")], [running("g1")]), seen("c2"), seen("c3"))
+        old = [kept_disk("g1")]
+        life.looks_at(seen("c1", [students_disk("g1", 2)], [running("g1")]), seen("c2", old), seen("c3"))
         return life
 
-    def test_does_not_keep_what_its_last_act_was_thought_to_be(self, tried: NewLife) -> None:
-        tried.record.put_attempts("guest/g1", Attempts(3, NOW_S, "no-effect", "shows no change"))
-        tried.plans("c1")
-        assert tried.record.memory.intents == {}
-        assert tried.record.memory.attempts == {}
+    def test_keeps_no_failure_of_the_act_that_made_it_so(self, runs: NewLife) -> None:
+        runs.record.put_attempts("guest/g1", self.FAILED)
+        runs.plans("c1")
+        assert runs.record.memory.attempts == {}
 
-    def test_is_not_forgiven_at_once_that_it_went_down_again_and_again(self, tried: NewLife) -> None:
-        tried.record.put_attempts("guest/g1", Attempts(3, NOW_S, CRASH_LOOP, "went down again"))
-        tried.plans("c1")
-        assert "guest/g1" in tried.record.memory.attempts
+    def test_is_not_forgiven_at_once_that_it_went_down_again_and_again(self, runs: NewLife) -> None:
+        runs.record.put_attempts("guest/g1", replace(self.FAILED, error=CRASH_LOOP))
+        runs.plans("c1")
+        assert "guest/g1" in runs.record.memory.attempts
+
+    def test_keeps_the_failures_of_its_old_disk_elsewhere(self, runs: NewLife) -> None:
+        runs.record.put_consent(Consent("prune", "g1", 1, NOW_S))
+        runs.record.put_attempts("guest/g1", self.FAILED)
+        runs.plans("c2")
+        runs.plans("c1")
+        assert "guest/g1" in runs.record.memory.attempts

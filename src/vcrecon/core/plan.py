@@ -247,9 +247,11 @@ def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wai
         else:
             fetch = Do(FetchImage(observation.container, f"needed by {name}", image, boot_only))
             decisions.append(backing_off(view.memory, subject, view.now_s) or fetch)
-    # A fetch whose controller died may have ended well without it: nobody begins it again, and its intent ends here.
+    # A fetch whose controller or connection died may have ended well without it: nobody begins it again, and its intent
+    # and its failures end here.
     prefix = f"image/{observation.container}/"
-    left = {subject for subject in view.memory.intents if subject.startswith(prefix)} - view.busy
+    begun = view.memory.intents.keys() | view.memory.attempts.keys()
+    left = {subject for subject in begun if subject.startswith(prefix)} - view.busy
     decisions += [Rest(s, "no guest here waits for it") for s in sorted(left) if s.removeprefix(prefix) not in needed]
     return decisions
 

@@ -366,15 +366,20 @@ class Ledger:
         return None
 
     def _clear_intents(self, batch: RecordWriter, plan: Plan, spec: Spec) -> None:
-        """An intent ends when its object is as wanted, seen from where it is wanted. What failed is over then."""
-        for decision in plan.decisions:
-            if isinstance(decision, Rest) and decision.subject in self.record.memory.intents:
-                name = decision.subject.partition("/")[2]
-                if spec.placement.get(name, plan.container) == plan.container:
-                    batch.remove_intent(decision.subject)
-                    attempts = self.record.memory.attempts.get(decision.subject)
-                    if attempts is not None and attempts.error != CRASH_LOOP:
-                        batch.remove_attempts(decision.subject)
+        """An intent ends when its object is as wanted, seen from where it is wanted; so do failures of what made it so.
+
+        Not while another container has trouble with the object, such as an old disk that cannot be put aside (S8).
+        """
+        memory = self.record.memory
+        for subject in [decision.subject for decision in plan.decisions if isinstance(decision, Rest)]:
+            if spec.placement.get(subject.partition("/")[2], plan.container) != plan.container:
+                continue
+            if subject in memory.intents:
+                batch.remove_intent(subject)
+            attempts = memory.attempts.get(subject)
+            in_trouble = self._blocked.get(subject, {}).keys() - {plan.container}
+            if attempts is not None and attempts.error != CRASH_LOOP and not in_trouble:
+                batch.remove_attempts(subject)
 
     def _gauge_state(self, subject: str, container: str, spec: Spec) -> None:
         kind, _, name = subject.partition("/")
