@@ -343,6 +343,16 @@ class TestTwins:
         assert site.block("c1", "alice").reason == "two-disks"
         assert not site.plan("c2").actions
 
+    def test_a_twin_of_the_one_that_runs_where_it_belongs_is_put_aside(self) -> None:
+        """The record was lost, c2 was fenced before it ever showed its disk, and alice was made anew on c1."""
+        site = ASite(
+            a_spec(HERE),
+            seen("c1", [students_disk("alice")], [running("alice")]),
+            seen("c2", [students_disk("alice")]),
+        )
+        assert guests_steps(site) == ["quarantine alice c2"]
+        assert site.runs_on("alice") == ["c1"]
+
     def test_an_older_twin_is_put_aside(self) -> None:
         site = ASite(
             a_spec(HERE),

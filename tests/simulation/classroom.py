@@ -80,6 +80,8 @@ class Classroom:
         self.given_up: set[str] = set()
         """Guests of whose work nothing needs to be left."""
         self.fenced: set[str] = set()
+        self.never_answered: set[str] = set()
+        """Containers that were silent when the record was lost, and are since: they did not stop answering."""
         self.asked_to_hold: set[str] = set()
         self.confirmed = False
         self.known_guests = set(self.good.guests)
@@ -155,8 +157,9 @@ class Classroom:
         return set(self.main.record.memory.paused) if self.main.alive else set()
 
     def record_lost(self) -> None:
-        """Nobody's word is known any more, and no fence."""
+        """Nobody's word is known any more, and no fence, and who is silent now never answered."""
         self.fenced.clear()
+        self.never_answered = set(self.unreachable())
         self.confirmed = False
 
     # --- what is so ----------------------------------------------------------------------------------------

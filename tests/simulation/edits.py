@@ -40,7 +40,8 @@ class Edits:
         displaced, running = self._displaced(), self._running()
         over = len(displaced) > self._most(len(running)) and not room.confirmed
         self._over_since_s = (self._over_since_s if self._over_since_s is not None else now_s) if over else None
-        lost = [n for n in room.unreachable() if n in room.good.containers and n not in room.fenced]
+        room.never_answered &= set(room.unreachable())
+        lost = set(room.unreachable()) & room.good.containers.keys() - room.fenced - room.never_answered
         cut = len(lost) > self._most(len(room.good.containers))
         self._frozen_since_s = (self._frozen_since_s if self._frozen_since_s is not None else now_s) if cut else None
         well = self._nothing_is_broken()

@@ -428,6 +428,10 @@ def _leave(case: Case) -> Decision | None:
         return Do(Quarantine(case.container, reason, case.name, volume.name, volume.epoch, why="rebuilt"))
     if not case.holds_work(volume):
         return Do(Discard(case.container, f"{reason}; it holds no work", case.name, volume.name))
+    if any(other.container == target and other.active and other.epoch == volume.epoch for other in case.others):
+        # Made anew there by a record that knew nothing of this disk: the one that is in use is the guest's.
+        reason = f"the live copy is on {target}"
+        return Do(Quarantine(case.container, reason, case.name, volume.name, volume.epoch, why="moved"))
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
 
 
