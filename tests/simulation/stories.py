@@ -58,6 +58,11 @@ class Stories(Outages):
         self.room.network.on_end = ended
         return over
 
+    async def reached(self, step: Future[None]) -> None:
+        """Wait for it a while; what was to happen then does not happen later."""
+        await asyncio.wait([step], timeout=120)
+        step.cancel()
+
     async def move_to(self, guest: str, container: str) -> None:
         self.truth.may_restart.add(guest)
         self.room.files.move(guest, container)
@@ -91,7 +96,7 @@ class Stories(Outages):
         there = self.elsewhere(home)
         proved = self.step(there, guest, "--addtag vc.copy=", self.site.servers[there].cut_off)
         await self.move_to(guest, there)
-        await asyncio.wait([proved], timeout=120)
+        await self.reached(proved)
         await self.move_to(guest, home)
         await self.come_true(lambda: self.room.hosts_of(guest) == [home], 300)
         await self.room.write_new_work([guest])
@@ -111,7 +116,7 @@ class Stories(Outages):
         there = self.elsewhere(home)
         begun = self.step(there, guest, "--addtag vc.incoming")
         await self.move_to(guest, there)
-        await asyncio.wait([begun], timeout=120)
+        await self.reached(begun)
         await self.move_to(guest, home)
         await asyncio.sleep(20)
         return f"{guest} from {home} to {there}"
@@ -343,7 +348,7 @@ class Stories(Outages):
         done = self.step(container, guest)
         self.truth.brought_down(guest)
         await self.site.kill_guest(guest)
-        await asyncio.wait([done], timeout=120)
+        await self.reached(done)
         await asyncio.sleep(self.rng.choice([0.0025, 0.01, 0.05]))
         return f"{await self.drop_container(container)} after a step for {guest}"
 
