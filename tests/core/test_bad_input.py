@@ -91,6 +91,11 @@ class TestImagesThatFail:
             assert block.reason == "corrupt"
             assert "its SHA-256 is wrong" in block.message
 
+    def test_its_failures_are_not_over_while_nobody_can_say_who_waits_for_it(self) -> None:
+        site = self.site(30.0)
+        site.observe(seen("c1", storage=storage(goldens=frozenset()), domains=UNKNOWN))
+        assert "image/c1/debian" not in {decision.subject for decision in site.plan("c1").decisions}
+
     def test_it_is_fetched_again_when_its_time_has_come(self) -> None:
         site = self.site(-1.0)
         assert isinstance(site.decision("c1", "alice"), Wait)

@@ -44,6 +44,8 @@ KILLED = 128
 START = re.compile(r"\b(?:virsh(?: -\S+)* start|xl create)\b")
 LOCK = re.compile(r"/run/lock/vcrecon\.(\S+) sh -c")
 SAFE_TO_LOSE_TRIES = 3
+FULL_PERCENT = 98.0
+"""Of a pool. What is left of one that is less full may be room enough for a disk."""
 STARTS_A_MINUTE_MAX = 8
 """Of one guest that crashes after each boot: three at once, then ever more slowly; a move lets it begin again."""
 
@@ -280,8 +282,9 @@ class Truth:
         if since_s is None or self.room.loop.time() - since_s <= LIMIT_LAG_S:
             return
         pools = [v for v in self.room.site.hosts[host].machine.all_volumes() if v.kind == "pool"]
-        if not any(v.filler_data_bytes or v.filler_metadata_percent for v in pools):
-            del self.full_since_s[host]  # its disks were made anew
+        fills = [f or 0.0 for v in pools for f in (v.group.data_percent(v), v.group.metadata_percent(v))]
+        if max(fills, default=0.0) < FULL_PERCENT:
+            del self.full_since_s[host]  # its disks were made anew, or its guests left
         elif "-n vc" in line.replace("--name", "-n") and "-Wy" not in line:  # thick ones lie beside the pool
             self.violate("S11", f"`{line[:100]}` on {host}, whose pool has been full for long")
 

@@ -247,6 +247,8 @@ def _image_decisions(view: View, observation: Seen, waiting: list[tuple[str, Wai
         else:
             fetch = Do(FetchImage(observation.container, f"needed by {name}", image, boot_only))
             decisions.append(backing_off(view.memory, subject, view.now_s) or fetch)
+    if not view.world.clear(observation.container):
+        return decisions  # who waits for what is not known
     # A fetch whose controller or connection died may have ended well without it: nobody begins it again, and its intent
     # and its failures end here.
     prefix = f"image/{observation.container}/"
