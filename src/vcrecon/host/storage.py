@@ -209,6 +209,10 @@ class Disks:
             "`umount $mounted` there"
         )
         return [
+            f"if lvs --noheadings -o lv_tags {self.path(volume)} | grep -q vc.held; then",
+            f"  echo {quote(f'the disk of {guest} is in rescue: not started')} >&2",
+            f"  exit {UNSAFE}",
+            "fi",
             f"if mountpoint -q {mount}; then umount {mount}; fi",
             # Still there when somebody removed the mark of a rescue by hand: two must never write to one disk.
             f"if mountpoint -q {rescue}; then umount {rescue}; fi",
