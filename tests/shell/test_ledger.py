@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.core.worlds import NOW_S, a_spec, kept_disk, running, seen, silent, students_disk
+from tests.core.worlds import NOW_S, a_spec, disk, kept_disk, running, seen, silent, students_disk
 
 from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.memory import Attempts, Claim, Consent, Intent, LastState
@@ -95,6 +95,18 @@ class TestAnImageThatALifeWhichDiedHasFetched:
         life.looks_at(seen("c1"), seen("c2"), seen("c3"))
         life.plans("c2")
         assert subject not in life.record.memory.attempts
+
+
+class TestAClaimOnATouchedDisk:
+    def test_is_not_taken_back_by_an_old_view_of_the_same_disk(self, life: NewLife) -> None:
+        life.record.put_claim(Claim("g1", "c1", 1, touched=True))
+        life.looks_at(seen("c1", [disk("g1", 1)]))
+        assert life.record.memory.claims["g1"].touched
+
+    def test_says_nothing_of_the_disk_that_comes_after_it(self, life: NewLife) -> None:
+        life.record.put_claim(Claim("g1", "c1", 1, touched=True))
+        life.looks_at(seen("c1", [disk("g1", 2)]))
+        assert life.record.memory.claims["g1"] == Claim("g1", "c1", 2, touched=False)
 
 
 class TestAGuestThatLeftForGood:

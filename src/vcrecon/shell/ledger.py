@@ -149,7 +149,9 @@ class Ledger:
         else:
             truer = volume.epoch > claim.epoch  # newer than the record knows of, as after the record was lost
         if truer:
-            batch.put_claim(Claim(sighting.guest, sighting.container, volume.epoch, volume.touched))
+            # A disk that may hold work does so for good: a view that is older than the record takes nothing back (S2).
+            was = claim is not None and claim.touched and claim.epoch == volume.epoch
+            batch.put_claim(Claim(sighting.guest, sighting.container, volume.epoch, volume.touched or was))
 
     # --- what is done ----------------------------------------------------------------------------------------
 
