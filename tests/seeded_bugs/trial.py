@@ -35,6 +35,7 @@ class Broken(Exception):
 class Plan:
     """How much is tried for each bug: `schedules_max` seeds from `first_seed` on, `batch` in one process.
 
+    `story` is told in every one of them (see `tests.simulation.stories`); without it they are as drawn.
     A process may take `start_s` and `schedule_s` for each schedule, in seconds; one that takes longer hangs.
     """
 
@@ -42,6 +43,7 @@ class Plan:
     schedules_max: int = 2000
     batch: int = 50
     simulation: str = SIMULATION
+    story: str = ""
     start_s: float = 120.0
     schedule_s: float = 10.0
 
@@ -90,7 +92,16 @@ def _by_simulation(bug: Bug, plan: Plan, copy: Path, sound: Path) -> Outcome:
 
 def simulate(plan: Plan, product: Path, first_seed: int, schedules: int) -> list[int]:
     """The seeds that fail on the product in this directory, in order. Raises Broken when it does not come to an end."""
-    arguments = ("--first-seed", str(first_seed), "--schedules", str(schedules), "--until-violation", "--json")
+    arguments: tuple[str, ...] = (
+        "--first-seed",
+        str(first_seed),
+        "--schedules",
+        str(schedules),
+        "--until-violation",
+        "--json",
+    )
+    if plan.story:
+        arguments += ("--story", plan.story)
     status, output = _run(product, plan.simulation, arguments, plan.start_s + schedules * plan.schedule_s)
     where = f"seeds {first_seed} to {first_seed + schedules - 1}"
     lines = output.splitlines()

@@ -37,7 +37,7 @@ class Strikes(Stories):
     def stories(self) -> dict[Callable[[], Awaitable[str]], int]:
         """The same of the stories."""
         return {
-            self.hidden_from_a_new_service: 3, self.blind_move: 2, self.reverted_after_the_copy: 2,
+            self.hidden_from_a_new_service: 4, self.blind_move: 3, self.reverted_after_the_copy: 2,
             self.moved_after_class: 2, self.moved_with_rot: 1, self.reverted_while_copying: 1, self.copies_in_vain: 2,
             self.namesake_beside_its_disk: 2, self.held_and_forgotten: 1, self.taken_for_dead: 4,
             self.power_fence_in_vain: 4, self.partition_and_edit: 4, self.reinstalled_meanwhile: 3,
