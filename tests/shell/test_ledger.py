@@ -78,6 +78,16 @@ class TestAConsentToPrune:
         assert life.record.memory.claims == {}
         assert life.record.memory.intents == {}
 
+    def test_that_was_carried_out_over_a_connection_that_died_leaves_nothing(self, life: NewLife) -> None:
+        life.record.put_attempts("guest/gone", Attempts(1, NOW_S, "connection-lost", "its outcome is unknown"))
+        life.looks_at(seen("c1"), seen("c2"), seen("c3"))
+        assert life.record.memory.claims == {}
+        assert life.record.memory.attempts == {}
+
+    def test_leaves_the_claim_on_a_disk_that_is_not_put_aside(self, life: NewLife) -> None:
+        life.looks_at(seen("c1", [students_disk("gone")]), seen("c2"), seen("c3"))
+        assert "gone" in life.record.memory.claims
+
 
 class TestAnImageThatALifeWhichDiedHasFetched:
     def test_leaves_no_intent_and_no_failures(self, life: NewLife) -> None:

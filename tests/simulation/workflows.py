@@ -318,7 +318,7 @@ WORKFLOWS: dict[str, Workflow] = {
         Workflow("move-thin-to-xen", _move("c02"), at_rest, ("x1",)),
         Workflow("move-thick-to-kvm", _move("c03"), at_rest, ("x1",), _thick),
         Workflow("rebuild", _rebuild, at_rest, ("x1",)),
-        Workflow("rescue", _rescue, at_rest),
+        Workflow("rescue", _rescue, at_rest, ("x1",)),
         Workflow("release", _release, _held, ("x1",)),
         Workflow("remove", _remove, at_rest),
         Workflow("return", _put_back, _removed, ("x1",)),

@@ -124,12 +124,17 @@ class Ledger:
             if named is not None and world.known(named.container) is None and named.container in spec.containers:
                 continue  # the disk may be there
             batch.remove_consent("prune", guest)
-            # A controller that died after the act, and before it wrote that it was done.
-            intent = memory.intents.get(f"guest/{guest}")
-            if intent is not None and intent.action == Prune.kind:
-                batch.remove_intent(f"guest/{guest}")
-                if named is not None and world.clear(named.container):
-                    batch.remove_claim(guest)
+            # A controller or a connection that died after the act, and before it was written that it was done.
+            subject = f"guest/{guest}"
+            intent = memory.intents.get(subject)
+            pruned = intent is not None and intent.action == Prune.kind
+            gone = guest not in spec.guests and all(s.volume is None for s in places)
+            if pruned:
+                batch.remove_intent(subject)
+            if gone and subject in memory.attempts:
+                batch.remove_attempts(subject)
+            if (pruned or gone) and named is not None and world.clear(named.container):
+                batch.remove_claim(guest)
 
     def _saw_guest(self, batch: RecordWriter, sighting: Sighting, observation: Seen, world: World, spec: Spec) -> None:
         memory, guest = self.record.memory, spec.guests.get(sighting.guest)
