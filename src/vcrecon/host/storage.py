@@ -200,15 +200,6 @@ class Disks:
             f"lvchange {removed}--addtag vc.context={context} {self.path(volume)} >/dev/null",
         ]
 
-    def require_not_held(self, guest: str, volume: str) -> list[str]:
-        """Go no further while a person works on the disk: the host's own tags have the last word (S2)."""
-        return [
-            f"if lvs --noheadings -o lv_tags {self.path(volume)} | grep -q vc.held; then",
-            f"  echo {quote(f'the disk of {guest} is in rescue: not started')} >&2",
-            f"  exit {UNSAFE}",
-            "fi",
-        ]
-
     def mark_start(self, guest: str, volume: str, boots: int, *, touched: bool) -> list[str]:
         """Say on the disk that it is about to be booted; before the guest can write to it."""
         mount, rescue = mount_point(volume), rescue_point(guest)
