@@ -11,6 +11,7 @@ import pytest
 from tests.core.worlds import NOW_S, a_spec, disk, kept_disk, running, seen, silent, students_disk
 
 from vcrecon.core.backoff import CRASH_LOOP
+from vcrecon.core.decisions import Rest
 from vcrecon.core.memory import Attempts, Claim, Consent, Intent, LastState
 from vcrecon.core.observation import UNKNOWN, Observation
 from vcrecon.core.plan import View, plan_container
@@ -117,6 +118,17 @@ class TestAClaimOnATouchedDisk:
         life.record.put_claim(Claim("g1", "c1", 1, touched=True))
         life.looks_at(seen("c1", [disk("g1", 2)]))
         assert life.record.memory.claims["g1"] == Claim("g1", "c1", 2, touched=False)
+
+
+class TestAContainerOfAnotherMaster:
+    @pytest.mark.parametrize(("ours", "kept"), [(False, True), (True, False)])
+    def test_says_nothing_of_what_we_have_begun_elsewhere(self, life: NewLife, ours: bool, kept: bool) -> None:
+        """A guest is started on c2 while c1, where it is to go, is another master's (S7)."""
+        life.looks_at(seen("c1"), seen("c2"))
+        life.record.put_intent(Intent("guest/g1", "start-guest", NOW_S))
+        plan = plan_container(View(Wanted(SPEC), life.world, life.record.memory, NOW_S), "c1")
+        life.ledger.planned(replace(plan, decisions=(Rest("guest/g1", "whatever", ours=ours),)), SPEC)
+        assert ("guest/g1" in life.record.memory.intents) is kept
 
 
 class TestAGuestThatLeftForGood:

@@ -200,7 +200,8 @@ class Stories(Outages):
         await self.come_true(lambda: not self._reachable(container))
         await self.fenced(container)
         await self.room.until(lambda: any(h != container for h in self.room.hosts_of(guest)), 200)
-        await self.room.write_new_work([guest])
+        if not wrongly:  # else on which of two copies?
+            await self.room.write_new_work([guest])
         if self.rng.random() < 0.6:
             await self.move_to(guest, container)
         self.off.discard(container)

@@ -65,10 +65,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """As wanted; `message` is the reason for doing nothing."""
+    """Nothing to do, for the reason in `message`: it is as wanted, or not `ours` to look after."""
 
     subject: str
     message: str
+    ours: bool = True
 
 
 Decision = Do | Wait | Block | Rest

@@ -117,7 +117,8 @@ def obeying(plan: Plan, world: World, silence: Quiet | None) -> Plan:
 
 
 def _hands_off(plan: Plan, block: Block) -> Plan:
-    others = (Rest(d.subject, "another master looks after it") for d in plan.decisions if d.subject != block.subject)
+    message = "another master looks after it"
+    others = (Rest(d.subject, message, ours=False) for d in plan.decisions if d.subject != block.subject)
     return replace(plan, decisions=(block, *others))
 
 

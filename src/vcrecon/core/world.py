@@ -62,7 +62,7 @@ def sight(observation: Seen) -> dict[str, Sighting]:
     return found
 
 
-_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large"})
+_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large", "channel-refused", "deadline"})
 """Kinds of Unseen that come after the login."""
 
 

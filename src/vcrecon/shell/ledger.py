@@ -378,7 +378,7 @@ class Ledger:
         Not while another container has trouble with the object, such as an old disk that cannot be put aside (S8).
         """
         memory = self.record.memory
-        for subject in [decision.subject for decision in plan.decisions if isinstance(decision, Rest)]:
+        for subject in [d.subject for d in plan.decisions if isinstance(d, Rest) and d.ours]:
             if spec.placement.get(subject.partition("/")[2], plan.container) != plan.container:
                 continue
             if subject in memory.intents:
