@@ -39,7 +39,7 @@ def test_on_a_container_of_another_master_nothing_is_done_and_it_is_said_why() -
     assert isinstance(block, Block)
     assert (block.subject, block.reason) == ("container/c01", "other-master")
     assert "m2:/state (generation 4, renewed 7 s ago)" in block.message
-    assert rest == Rest("guest/a", "another master looks after it")
+    assert rest == Rest("guest/a", "another master looks after it", ours=False)
 
 
 def test_a_container_that_hides_its_lease_is_left_alone() -> None:

@@ -159,6 +159,7 @@ class TestAGuestThatLeftForGood:
 
     def test_is_not_forgotten_while_the_record_says_that_it_has_a_disk(self, life: NewLife) -> None:
         self.left(life)
+        life.record.remove_consent("prune", "gone")  # which would end the claim
         life.looks_at(seen("c1"), seen("c2"), seen("c3"))
         life.ledger.forget_gone_guests(life.world, SPEC)
         assert self.remembered(life)
