@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from tests.core.worlds import NOW_S, a_spec, kept_disk, seen, silent
 
+from vcrecon.core.actions import CopyDisk, Quarantine
 from vcrecon.core.memory import Attempts, Claim, Consent, Intent
 from vcrecon.core.observation import UNKNOWN, Observation
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World
+from vcrecon.errors import Transient
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.record import Record
@@ -86,3 +88,21 @@ class TestAnImageThatALifeWhichDiedHasFetched:
         life.plans("c2")
         assert subject not in life.record.memory.intents
         assert subject not in life.record.memory.attempts
+
+
+class TestAnOldDiskThatIsPutAside:
+    """It is no success of what failed elsewhere, which would be tried again at full speed (S8)."""
+
+    ASIDE = Quarantine("c1", "the live copy is on c2", "g1", "vcg-g1", 1, "moved")
+
+    def test_forgives_no_copy_that_failed(self, life: NewLife) -> None:
+        copy = CopyDisk("c3", "moves here from c2", "g1", "c2", "vcg-g1")
+        for _ in range(3):
+            life.ledger.failed(copy, Transient("no answer", kind="timeout"), 1.0)
+        life.ledger.done(self.ASIDE, 1.0, SPEC)
+        assert life.record.memory.attempts["guest/g1"].count == 3
+
+    def test_forgives_its_own_failures(self, life: NewLife) -> None:
+        life.ledger.failed(self.ASIDE, Transient("no answer", kind="timeout"), 1.0)
+        life.ledger.done(self.ASIDE, 1.0, SPEC)
+        assert "guest/g1" not in life.record.memory.attempts
