@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.core.worlds import NOW_S, a_spec, disk, kept_disk, running, seen, silent, students_disk
 
+from vcrecon.core.actions import CopyDisk, Quarantine
 from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.decisions import Rest
 from vcrecon.core.memory import Attempts, Claim, Consent, Intent, LastState
@@ -17,6 +18,7 @@ from vcrecon.core.observation import UNKNOWN, Observation
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
 from vcrecon.core.world import World
+from vcrecon.errors import Transient
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
 from vcrecon.shell.record import Record
@@ -211,3 +213,21 @@ class TestAGuestThatIsAsWanted:
         runs.plans("c2")
         runs.plans("c1")
         assert "guest/g1" in runs.record.memory.attempts
+
+
+class TestAnOldDiskThatIsPutAside:
+    """It is no success of what failed elsewhere, which would be tried again at full speed (S8)."""
+
+    ASIDE = Quarantine("c1", "the live copy is on c2", "g1", "vcg-g1", 1, "moved")
+
+    def test_forgives_no_copy_that_failed(self, life: NewLife) -> None:
+        copy = CopyDisk("c3", "moves here from c2", "g1", "c2", "vcg-g1")
+        for _ in range(3):
+            life.ledger.failed(copy, Transient("no answer", kind="timeout"), 1.0)
+        life.ledger.done(self.ASIDE, 1.0, SPEC)
+        assert life.record.memory.attempts["guest/g1"].count == 3
+
+    def test_forgives_its_own_failures(self, life: NewLife) -> None:
+        life.ledger.failed(self.ASIDE, Transient("no answer", kind="timeout"), 1.0)
+        life.ledger.done(self.ASIDE, 1.0, SPEC)
+        assert "guest/g1" not in life.record.memory.attempts

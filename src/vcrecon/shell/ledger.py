@@ -20,6 +20,7 @@ from vcrecon.core.actions import (
     Discard,
     Hold,
     Prune,
+    Quarantine,
     Release,
     Restore,
     StartGuest,
@@ -69,6 +70,8 @@ class Ledger:
         """The same by subject, then by container: `block` is asked for every object of the site."""
         self._healing_since_s: dict[str, float] = {}
         self._silent: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        """The kind of action that failed last, by subject."""
         self._moving: set[str] = set()
         """Guests that an action under way gives to another container."""
         self.details: dict[str, str] = {}
@@ -196,8 +199,7 @@ class Ledger:
                         jitter=self._rng.random(),
                     ),
                 )
-            elif subject in memory.attempts and not isinstance(action, Discard):
-                # To clear a failed copy away is no success: the copy itself may fail again (S8).
+            elif subject in memory.attempts and not self._clears_away(action):
                 batch.remove_attempts(subject)
             if not isinstance(action, StartGuest | StopGuest):
                 batch.remove_intent(subject)
@@ -216,6 +218,12 @@ class Ledger:
             reason=action.reason,
             s=round(seconds, 3),
         )
+
+    def _clears_away(self, action: Action) -> bool:
+        """To throw a failed copy away, or put an old disk aside, is no success of what failed (S8)."""
+        if isinstance(action, Quarantine):
+            return self._failed.get(action.subject, action.kind) != action.kind
+        return isinstance(action, Discard)
 
     def _count_guest(self, action: Action, spec: Spec) -> None:
         guest = spec.guests.get(action.subject.removeprefix("guest/"))
@@ -270,6 +278,7 @@ class Ledger:
     def failed(self, action: Action, error: HostError, seconds: float) -> None:
         """Count the failure and set the time of the next try (S8)."""
         subject = action.subject
+        self._failed[subject] = action.kind
         attempts = after_failure(
             self.record.memory.attempts.get(subject),
             error=error.kind,
