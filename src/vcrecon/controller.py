@@ -173,8 +173,12 @@ class Controller:
         self.ledger.metrics.announce(site, spec.containers, clusters, placement)
 
     def _end_gone_intents(self, old: Spec) -> None:
-        """A guest that left the spec together with its container is nobody's to finish: its intent ends."""
-        gone = [g for g in old.guests.keys() - self.spec.guests.keys() if f"guest/{g}" in self.memory.intents]
+        """A guest that left the spec together with its container is nobody's to finish: its intent ends.
+
+        Not while a step for it is under way, of which there may be no trace yet (S7).
+        """
+        begun = self.memory.intents.keys() - self.admission.busy
+        gone = sorted(g for g in old.guests.keys() - self.spec.guests.keys() if f"guest/{g}" in begun)
         with self.ledger.record.batch() as batch:
             for guest in gone:
                 if not any(place in self.stations for place in self.world.sightings.get(guest, {})):
