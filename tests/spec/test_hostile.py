@@ -29,6 +29,9 @@ WORDS = {
     "a range": ("containers.yaml", "name: c03", 'name: "[a\\0-b]"', r"[a\x00-b] is not a range"),
     "a key": ("site.yaml", "  mirror: {address", '  "a\\nb": {addres', r"'a\nb'"),
     "the key of a wrong value": ("site.yaml", "  mirror: {", '  "a\\nb": 5\n  mirror: {', r"a\nb: expected a mapping"),
+    "a key that begins with a blank": (
+        "site.yaml", "  mirror: {", '  " a": 5\n  mirror: {', "' a': expected a mapping",
+    ),
     "a prefix": (
         "clusters.yaml", "outside: 10.200.0.[11-12]", 'outside: "10.200.0.[11-12]/2\\r4"', r"/2\r4 is not the prefix",
     ),

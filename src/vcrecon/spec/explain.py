@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from vcrecon.spec.findings import At, Findings
 from vcrecon.spec.nodes import Node, Path
 from vcrecon.spec.text import Text
-from vcrecon.spec.values import escaped
+from vcrecon.spec.values import escaped, shorten
 
 Model = TypeVar("Model", bound=Text)
 
@@ -100,7 +100,8 @@ def _inside(path: Path) -> str:
 
 def _words(detail: ErrorDetails, node: Node, findings: Findings) -> str:
     kind = detail["type"]
-    key = escaped(next((step for step in reversed(detail["loc"]) if isinstance(step, str)), ""))
+    key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
+    key = escaped(key) if key == key.strip() else shorten(key)  # a blank at an end is seen between quotes
     context = detail.get("ctx", {})
     if kind == "value_error":
         return f"{key}: {context['error']}"
