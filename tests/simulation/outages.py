@@ -101,6 +101,7 @@ class Outages(People, Faults):
         main.kill()
         main.forget_everything()
         self.room.record_lost()
+        self.room.anew |= self.truth.lost_for_good  # nothing is left that knows of those disks
         words = await meanwhile()
         main.start()
         return words

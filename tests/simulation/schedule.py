@@ -194,6 +194,8 @@ class Play:
             if machine is not None and not machine.busy and install and install["step"] == "waits for the machine":
                 room.note(f"a person boots {item['name']} from the network")
                 machine.boot()
+            if "gives-up-work" in {entry["reason"] for entry in item["blocked"] or ()}:
+                self._try(lambda name=item["name"]: controls.cancel_reinstall(name, "a person"))
         for item in status["guests"]:
             if item["state"] == "held":  # asked for before a record was lost, and held since
                 self._try(lambda guest=item["name"]: controls.release(guest, "a person"))
