@@ -24,6 +24,7 @@ from tests.simulation.specs import SpecFiles, draw
 from tests.simulation.wire import Network
 
 from vcrecon.core.installs import Ticket
+from vcrecon.core.observation import Seen
 from vcrecon.settings import Settings
 from vcrecon.sim.files import Files
 from vcrecon.sim.lvm import Volume
@@ -122,7 +123,7 @@ class Classroom:
         if self.good.digest != before.digest:
             self.confirmed = False
         if self.good.site.session != "running":
-            self._running_since_s = None
+            self._running_since_s, self.site.witness.preparing = None, True
         elif self._running_since_s is None:
             self._running_since_s = self.loop.time()
         await self.reload()
@@ -249,6 +250,10 @@ class Classroom:
             return False
         controller = self.main.controller
         stations = [controller.stations[name] for name in controller.spec.containers if name in controller.stations]
+        behind_s = self.main.clock() - self.loop.time()
+        seen = [controller.world.current.get(station.name) for station in stations]
+        if not all(isinstance(found, Seen) and found.at_s - behind_s >= self.changed_at_s for found in seen):
+            return False  # a look that is under way may be at a host that died without a word
         looked_s = min((station.full_look_at_s for station in stations), default=self.changed_at_s)
         # A look at one that lost its power begins, and does not end before its silence is noticed.
         changed_s = controller.clock() - (self.loop.time() - self.changed_at_s)

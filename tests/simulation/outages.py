@@ -102,6 +102,7 @@ class Outages(People, Faults):
         main.kill()
         main.forget_everything()
         self.room.record_lost()
+        self.room.anew |= self.truth.lost_for_good  # nothing is left that knows of those disks
         words = await meanwhile()
         await self._let_somebody_show_that_the_site_was_used()
         main.start()

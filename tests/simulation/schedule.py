@@ -196,7 +196,8 @@ class Play:
             if machine is not None and not machine.busy and install and install["step"] == "waits for the machine":
                 room.note(f"a person boots {item['name']} from the network")
                 machine.boot()
-            self._name_whose_work_is_given_up(item["name"], item["blocked"])
+            if "gives-up-work" in {entry["reason"] for entry in item["blocked"] or ()}:
+                self._try(lambda name=item["name"]: controls.cancel_reinstall(name, "a person"))
         for item in status["guests"]:
             if item["state"] == "held" and item["name"] not in room.asked_to_hold:  # asked for before a record was lost
                 self._try(lambda guest=item["name"]: controls.release(guest, "a person"))
@@ -211,16 +212,6 @@ class Play:
                 room.gives_up("rebuild", guest)
                 self._try(lambda guest=guest: controls.consent("rebuild", [guest]))
                 self.truth.lost_for_good.discard(guest)
-
-    def _name_whose_work_is_given_up(self, container: str, blocked: list[dict[str, Any]]) -> None:
-        """An install that was asked for waits while work is on its disks: a person names the guests."""
-        if any(entry["reason"] == "gives-up-work" for entry in blocked):
-            room = self.room
-            work = sorted(g for g in room.known_guests if any(place == container for place, _, _ in room.disks(g)))
-            room.note(f"a person gives up {work} on {container}")
-            for guest in work:
-                room.gives_up("reinstall", guest)
-            self._try(lambda: room.main.controls.reinstall(container, work, "a person"))
 
 
 async def storm(play: Play) -> None:
