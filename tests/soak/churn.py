@@ -274,8 +274,9 @@ class Churn:
     async def prune(self) -> str:
         """A guest that left is given up for good."""
         guest = self._one_of([guest for guest, home in self.gone.items() if home not in self.bad])
-        home = self.gone.pop(guest)
-        await self.site.host(home).consent(guest)
+        del self.gone[guest]
+        for player in self.site.players():  # a disk that it had before a move may be kept on any host
+            await player.consent(guest)
         async with self._asking() as control:
             await control.consent("prune", [guest])
         self.works.pop(guest, None)

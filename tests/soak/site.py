@@ -38,6 +38,10 @@ class Site:
         """Whoever plays this host."""
         return self._clients[name]
 
+    def players(self) -> set[SiteClient]:
+        """Whoever plays any host."""
+        return set(self._clients.values())
+
     def report(self) -> dict[str, list[Any]]:
         """Once the processes have ended: what their witnesses saw that must not be."""
         found: dict[str, list[Any]] = {"violations": [], "crashes": [], "mounted": []}
