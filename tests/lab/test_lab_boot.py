@@ -262,6 +262,7 @@ def uefi(metal: LabSite) -> UefiInstall:
     return UefiInstall(entry.name, time.time())
 
 
+@pytest.mark.by_hand
 @pytest.mark.usefixtures("uefi")
 def test_a_mirror_boots_with_its_first_disk_gone(metal: LabSite) -> None:
     _break(metal, "power-off", "spare2")
@@ -298,6 +299,7 @@ def test_a_reinstall_needs_a_word(metal: LabSite) -> None:
     assert not _install(metal.status(), "c06")
 
 
+@pytest.mark.by_hand
 def test_a_machine_with_uefi_is_installed(metal: LabSite, uefi: UefiInstall) -> None:
     metal.until(f"{UEFI} is vlan-ready", lambda s: _is_ready(s, UEFI), INSTALL_S)
     metal.timings.append(("UEFI: power-on to vlan-ready, at most", time.time() - uefi.began_s))
