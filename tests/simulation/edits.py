@@ -41,7 +41,8 @@ class Edits:
         over = len(displaced) > self._most(len(running)) and not room.confirmed
         self._over_since_s = (self._over_since_s if self._over_since_s is not None else now_s) if over else None
         room.never_answered &= set(room.unreachable())
-        lost = set(room.unreachable()) & room.good.containers.keys() - room.fenced - room.never_answered
+        installed = {name for kind, name in room.consents if kind == "reinstall"}  # nobody expects them to answer
+        lost = set(room.unreachable()) & room.good.containers.keys() - room.fenced - room.never_answered - installed
         cut = len(lost) > self._most(len(room.good.containers))
         self._frozen_since_s = (self._frozen_since_s if self._frozen_since_s is not None else now_s) if cut else None
         well = self._nothing_is_broken()
