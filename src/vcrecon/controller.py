@@ -143,8 +143,9 @@ class Controller:
 
     def adopt(self, spec: Spec) -> None:
         """Put a new generation in force, and wake the containers that it concerns."""
-        old, self.wanted = self.spec, Wanted(spec)
-        self._mind_unshown(sorted({*old.containers, *spec.containers}))
+        old = self.spec
+        self._mind_unshown(sorted({*old.containers, *spec.containers}))  # first: what cannot be written changes nothing
+        self.wanted = Wanted(spec)
         self.admission.limits = spec.site.limits
         for name in old.containers.keys() - spec.containers.keys():
             self._close(name)

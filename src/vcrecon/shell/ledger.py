@@ -458,6 +458,7 @@ class Ledger:
                 batch.remove_attempts(f"guest/{guest}")
                 batch.remove_answered(guest)
                 self.details.pop(f"guest/{guest}", None)
+                self._failed.pop(f"guest/{guest}", None)
                 self._healing_since_s.pop(guest, None)
 
     def forget_container(self, container: str) -> None:
