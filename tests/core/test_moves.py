@@ -178,7 +178,7 @@ class TestRevertInTheMiddle:
     def test_an_activation_that_was_recorded_and_never_happened_is_forgotten(self) -> None:
         site = ASite(a_spec(HERE), seen("c1", [students_disk("alice")]), seen("c2", [arriving("alice", (1, 1))]))
         site.claim("alice", "c2", 2)
-        assert isinstance(site.decision("c1", "alice"), Wait)
+        assert isinstance(site.decision("c1", "guest/alice"), Wait)
         assert guests_steps(site) == ["discard alice c2", "start-guest alice c1"]
 
 
@@ -315,6 +315,16 @@ class TestFrozen:
         site = self.site()
         site.observe(seen("c1", [students_disk("alice")], [off("alice")]))
         assert isinstance(site.action("c1", "alice"), StartGuest)
+
+    @pytest.mark.parametrize("placement", [THERE, {"c1": [], "c2": []}], ids=["moved", "removed"])
+    def test_a_new_start_looks_at_all_before_it_stops_one(self, placement: dict[str, list[str]]) -> None:
+        """Whether too many are silent, or too many guests are to go (S3), is not known before."""
+        spec = a_spec(placement | {"c3": [], "c4": [], "c5": []})
+        site = ASite(spec, seen("c1", [students_disk("alice")], [running("alice")]), seen("c2"))
+        assert isinstance(site.decision("c1", "guest/alice"), Wait)
+        for name in ("c3", "c4", "c5"):
+            site.observe(seen(name))
+        assert isinstance(site.action("c1", "alice"), StopGuest)
 
     def test_fenced_containers_do_not_count(self) -> None:
         site = self.site()

@@ -164,6 +164,14 @@ def frozen(spec: Spec, world: World, memory: Memory) -> str | None:
     )
 
 
+def not_looked_at(spec: Spec, world: World) -> str | None:
+    """A container that was not looked at since this start, or None.
+
+    Until then nobody knows how many are silent (S6), nor how many guests this spec would stop (S3).
+    """
+    return next((name for name in spec.containers if name not in world.current), None)
+
+
 def displaced(spec: Spec, world: World, memory: Memory) -> frozenset[str]:
     """Live guests that the spec would stop: moved or removed, and not already on their way (S3)."""
     placement = spec.placement
