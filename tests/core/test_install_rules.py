@@ -290,6 +290,13 @@ class TestReinstall:
         site.reinstall("c1")
         assert site.block("c1", SUBJECT).reason == "site-frozen"
 
+    def test_does_not_begin_before_a_new_start_has_looked_at_all(self) -> None:
+        site = ASite(an_installable(a_spec({"c1": [], "c2": []})), seen("c1"))
+        site.reinstall("c1")
+        assert isinstance(site.decision("c1", SUBJECT), Wait)
+        site.observe(silent("c2"))
+        assert install(site).wipe is True
+
     def test_does_not_begin_while_paused(self) -> None:
         site = a_host()
         site.reinstall("c1")

@@ -178,7 +178,7 @@ class TestRevertInTheMiddle:
     def test_an_activation_that_was_recorded_and_never_happened_is_forgotten(self) -> None:
         site = ASite(a_spec(HERE), seen("c1", [students_disk("alice")]), seen("c2", [arriving("alice", (1, 1))]))
         site.claim("alice", "c2", 2)
-        assert isinstance(site.decision("c1", "alice"), Wait)
+        assert isinstance(site.decision("c1", "guest/alice"), Wait)
         assert guests_steps(site) == ["discard alice c2", "start-guest alice c1"]
 
 
@@ -316,6 +316,16 @@ class TestFrozen:
         site.observe(seen("c1", [students_disk("alice")], [off("alice")]))
         assert isinstance(site.action("c1", "alice"), StartGuest)
 
+    @pytest.mark.parametrize("placement", [THERE, {"c1": [], "c2": []}], ids=["moved", "removed"])
+    def test_a_new_start_looks_at_all_before_it_stops_one(self, placement: dict[str, list[str]]) -> None:
+        """Whether too many are silent, or too many guests are to go (S3), is not known before."""
+        spec = a_spec(placement | {"c3": [], "c4": [], "c5": []})
+        site = ASite(spec, seen("c1", [students_disk("alice")], [running("alice")]), seen("c2"))
+        assert isinstance(site.decision("c1", "guest/alice"), Wait)
+        for name in ("c3", "c4", "c5"):
+            site.observe(seen(name))
+        assert isinstance(site.action("c1", "alice"), StopGuest)
+
     def test_fenced_containers_do_not_count(self) -> None:
         site = self.site()
         site.fence("c3")
@@ -324,12 +334,12 @@ class TestFrozen:
     def test_after_a_start_nothing_is_moved_before_it_is_known_who_answers(self) -> None:
         """The site was silent when the service ended, and so it may be still."""
         spec = a_spec(THERE | {"c3": [], "c4": [], "c5": []})
-        site = ASite(spec, seen("c1", [students_disk("alice")], [running("alice")]), seen("c2"))
+        site = ASite(spec, seen("c1", [students_disk("alice")]), seen("c2"))
         for name in ("c3", "c4", "c5"):
             site.memory.seen[name] = NOW_S - 60
-        assert site.block("c1", "alice").reason == "site-frozen"
+        assert site.block("c2", "alice").reason == "site-frozen"
         site.observe(seen("c3"))
-        assert isinstance(site.action("c1", "alice"), StopGuest)
+        assert isinstance(site.action("c2", "alice"), CopyDisk)
 
     def test_containers_that_never_answered_do_not_count(self) -> None:
         site = self.site()

@@ -42,6 +42,7 @@ from vcrecon.core.proof import Doubt
 from vcrecon.core.rescue_rules import give_back, hold
 from vcrecon.core.strangers import name_taken, taken_on
 from vcrecon.core.wanted import HOOKED
+from vcrecon.core.world import not_looked_at
 
 BOOT_POLL_S = 1.0
 _NAMED_MAX = 6
@@ -347,9 +348,10 @@ def _put_aside(case: Case) -> Decision | None:
 def _stay_for_now(case: Case) -> Decision | None:
     """Reasons why a guest that should leave does not leave yet. It keeps running here meanwhile."""
     target = case.view.spec.placement.get(case.name)
-    if target is not None and target not in case.view.world.current:
-        # A new start in the middle of a move: starting it here again would disturb the move for nothing.
-        return Wait(case.subject, f"{target} was not looked at yet", STOP_POLL_S)
+    unknown = not_looked_at(case.view.spec, case.view.world)
+    if unknown is not None:
+        # In the middle of a move, starting it here again would also disturb the move for nothing.
+        return Wait(case.subject, f"{unknown} was not looked at yet", STOP_POLL_S)
     why: tuple[str, str] | None = None
     if case.view.frozen:
         why = ("site-frozen", case.view.frozen)

@@ -18,7 +18,7 @@ from vcrecon.core.installs import Netboot, Ticket, progress_of
 from vcrecon.core.memory import Claim, Consent, Memory
 from vcrecon.core.observation import Observation, Seen, Unseen, Volume
 from vcrecon.core.states import ContainerState
-from vcrecon.core.world import Sighting, World
+from vcrecon.core.world import Sighting, World, not_looked_at
 from vcrecon.spec.model import Container, Spec
 
 if TYPE_CHECKING:
@@ -150,6 +150,9 @@ def _asked_for(view: View, observation: Observation, consent: Consent) -> Verdic
     if called is not None and called.at_s < consent.given_at_s:
         called = None  # it was sent to its own disk, for nobody had asked for anything
     hold = f"{name}: its install begins in a moment"
+    unknown = not_looked_at(view.spec, view.world)
+    if unknown is not None:
+        return Verdict(Wait(subject, f"{unknown} was not looked at yet"), None, "", hold)
     late = _not_again(view, name, called)
     if late is not None:
         return Verdict(late, None if seen else ContainerState.PXE if called else None, "", hold)

@@ -22,7 +22,7 @@ from vcrecon.core.observation import UNKNOWN, NetworkFacts, Seen, Storage, Unsee
 from vcrecon.core.programs import missing
 from vcrecon.core.states import ContainerState, GuestState
 from vcrecon.core.wanted import Wanted, golden_volume
-from vcrecon.core.world import Sighting, World, fenced, frozen, held_back, not_looked_at
+from vcrecon.core.world import Sighting, World, fenced, few_answered, frozen, held_back
 from vcrecon.spec.model import Guest, Spec
 
 POOL_FULL_PERCENT = 95.0
@@ -42,7 +42,7 @@ class View:
     @cached_property
     def frozen(self) -> str | None:
         """Why no guest is moved anywhere on the site just now (S6)."""
-        return frozen(self.spec, self.world, self.memory) or not_looked_at(self.spec, self.world, self.memory)
+        return frozen(self.spec, self.world, self.memory) or few_answered(self.spec, self.world, self.memory)
 
     @cached_property
     def held_back(self) -> str | None:

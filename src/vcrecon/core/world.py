@@ -179,7 +179,7 @@ def frozen(spec: Spec, world: World, memory: Memory) -> str | None:
     )
 
 
-def not_looked_at(spec: Spec, world: World, memory: Memory) -> str | None:
+def few_answered(spec: Spec, world: World, memory: Memory) -> str | None:
     """Why moves wait after a start, or None (S6): who does not answer is not known before all were looked at."""
     missed = _missed(spec, world, memory)
     if len(missed) <= allowed(spec.site.limits, len(spec.containers)):
@@ -199,6 +199,14 @@ def _missed(spec: Spec, world: World, memory: Memory) -> list[str]:
         and name not in memory.tickets  # being installed anew, it cannot answer
         and not fenced(memory, name)
     ]
+
+
+def not_looked_at(spec: Spec, world: World) -> str | None:
+    """A container that was not looked at since this start, or None.
+
+    Until then nobody knows how many are silent (S6), nor how many guests this spec would stop (S3).
+    """
+    return next((name for name in spec.containers if name not in world.current), None)
 
 
 def displaced(spec: Spec, world: World, memory: Memory) -> frozenset[str]:
