@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import structlog
 
 from vcrecon import __version__
-from vcrecon.core.actions import Action, CopyDisk, FetchImage, Install, SetUpNetwork
+from vcrecon.core.actions import Action, Install
 from vcrecon.core.admission import Admission
 from vcrecon.core.classify import answered
 from vcrecon.core.concern import concerned, mended
@@ -25,11 +25,10 @@ from vcrecon.core.decisions import Block, Plan
 from vcrecon.core.effects import Effects
 from vcrecon.core.installs import BootFacts
 from vcrecon.core.mastery import UNCLEAR, Master, Quiet, foreign, holds, obeying, quiet
-from vcrecon.core.memory import SURVEY, Intent
 from vcrecon.core.observation import ALL_PARTS, Observation, Part, Seen, Unseen
 from vcrecon.core.plan import View, plan_container
 from vcrecon.core.wanted import Wanted
-from vcrecon.core.world import World, allowed
+from vcrecon.core.world import World
 from vcrecon.errors import HostError, Transient
 from vcrecon.host.scripts import Bench, Secrets
 from vcrecon.hypervisor import HYPERVISORS
@@ -40,6 +39,8 @@ from vcrecon.shell.install import BareMetal
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.mastery import give_up
 from vcrecon.shell.observe import observe
+from vcrecon.shell.station import Station
+from vcrecon.shell.survey import Survey
 from vcrecon.shell.transport import Host
 from vcrecon.spec.model import Container, Spec
 
@@ -48,28 +49,6 @@ _log = structlog.get_logger("vcrecon")
 RECORD_PAUSE_S = 2.0
 FLEETING = "left at the end"
 CHEAP_PARTS = frozenset({Part.GUESTS, Part.ANSWERS})
-
-
-class Station:
-    """What the controller keeps for one container: its connection, its wake-up, what is due to be looked at."""
-
-    def __init__(self, name: str, host: Host) -> None:
-        self.name = name
-        self.host = host
-        self.wake = asyncio.Event()
-        self.answers = asyncio.Event()
-        self.due: frozenset[Part] = ALL_PARTS
-        self.full_look_at_s = 0.0
-        self.plan: Plan | None = None
-        self.tasks: list[asyncio.Task[None]] = []
-        self.told_at_s: float | None = None
-        """When the hypervisor told of something that no pass has looked at yet (monotonic seconds)."""
-        self.settling: dict[str, float] = {}
-        """Subjects whose action ended (monotonic seconds) and whose outcome was not looked at here since."""
-
-    def poke(self, parts: Collection[Part] = ()) -> None:
-        self.due |= frozenset(parts)
-        self.wake.set()
 
 
 class Controller:
@@ -122,8 +101,7 @@ class Controller:
         self._effects = Effects()
         self._stopping = False
         self._idle_until_s = 0.0
-        # A record that begins now cannot know what hosts hold until each was looked at once (S1).
-        self._survey = SURVEY in self.memory.intents or not (self.memory.seen or self.memory.claims)
+        self._survey = Survey(ledger.record, clock)
 
     @property
     def spec(self) -> Spec:
@@ -144,7 +122,8 @@ class Controller:
     def adopt(self, spec: Spec) -> None:
         """Put a new generation in force, and wake the containers that it concerns."""
         old = self.spec
-        self._mind_unshown(sorted({*old.containers, *spec.containers}))  # first: what cannot be written changes nothing
+        # First: what cannot be written changes nothing.
+        self._survey.mind_unshown(sorted({*old.containers, *spec.containers}))
         self.wanted = Wanted(spec)
         self.admission.limits = spec.site.limits
         for name in old.containers.keys() - spec.containers.keys():
@@ -249,14 +228,15 @@ class Controller:
         else:
             station.answers.clear()
         self._settle(station, observation, began_s)
-        self._begin_survey()
+        self._survey.begin(self.spec.containers)
         self.ledger.saw(observation, self.world, self.spec)
         if self.bare_metal is not None:
             if isinstance(observation, Seen):
                 self.bare_metal.saw(observation)
             else:
                 self._spawn(self.bare_metal.ask_switch(station.name), lasts=False)
-        self._end_survey()
+        if self._survey.end(self.spec.containers, self.world, self.spec.site.limits):
+            self.wake(self.stations)
         self._mind_other_masters()
         plan = obeying(plan_container(self.view(), station.name), self.world, self._quiet)
         self.ledger.planned(plan, self.spec)
@@ -322,41 +302,6 @@ class Controller:
         if not self._settling[subject]:
             del self._settling[subject]
 
-    def _begin_survey(self) -> None:
-        """Durable before the first look is: a controller that is killed in a survey must begin it anew (S7)."""
-        if self._survey and SURVEY not in self.memory.intents:
-            with self.ledger.record.batch() as batch:
-                batch.put_intent(Intent(SURVEY, "survey", self.clock()))
-        if self._survey:
-            self._mind_unshown(self.spec.containers)
-
-    def _mind_unshown(self, containers: Iterable[str]) -> None:
-        """What may hold guests that no claim tells of is not forgotten when it leaves the spec (S1)."""
-        memory = self.memory
-        new = [name for name in containers if name not in memory.shown and name not in memory.unshown]
-        if new and (self._survey or not memory.claims_complete):
-            with self.ledger.record.batch() as batch:
-                for name in new:
-                    batch.put_unshown(name, self.clock())
-
-    def _end_survey(self) -> None:
-        """Once every container was looked at: do hosts hold guests that this record knows nothing of?"""
-        if not self._survey or any(name not in self.world.current for name in self.spec.containers):
-            return
-        expected = self.spec.containers.keys() | self.memory.unshown.keys()
-        total, silent = len(expected), sum(not self.world.reachable(name) for name in expected)
-        # On a small site a few silent ones may be all that hold guests: most must have shown that they hold none.
-        few = silent <= min(allowed(self.spec.site.limits, total), (total - 1) // 2)
-        known = self.world.used or not few or any(self.world.mute(name) for name in expected)
-        with self.ledger.record.batch() as batch:
-            batch.set_claims_complete(not known)
-            batch.remove_intent(SURVEY)
-            for name in () if known else tuple(self.memory.unshown):
-                batch.remove_unshown(name)
-        self._survey = False
-        for station in self.stations.values():
-            station.poke()
-
     def _mind_other_masters(self) -> None:
         """Whether boots are served: two DHCP servers would fight, and so would two installers."""
         if self._master is None or self.bare_metal is None:
@@ -392,7 +337,7 @@ class Controller:
     def _obey(self, plan: Plan) -> None:
         self.admission.retain(plan.container, (action.subject for action in plan.actions))
         self._effects.planned(plan.container, plan.actions, self.admission.busy | self._settling.keys())
-        if self._survey or self._stopping or self._monotonic() < self._idle_until_s:
+        if self._survey.on or self._stopping or self._monotonic() < self._idle_until_s:
             return
         self.record_trouble = None
         for action in plan.actions:
@@ -417,7 +362,7 @@ class Controller:
             bug = Transient(f"{action.kind} of {action.subject}: {error!r}", delay_s=30, kind="bug")
             self._failed(action, bug, began_s)
         else:
-            in_vain = self._effects.succeeded(action)
+            in_vain = self._effects.succeeded(action, bench.wanted)
             if in_vain is not None:
                 self._failed(action, in_vain, began_s)
             else:
@@ -442,12 +387,12 @@ class Controller:
 
     def _ended(self, action: Action) -> None:
         waiting = self.admission.done(action)
-        places = _places(action)
+        places = action.places
         for name in places & self.stations.keys():
             station = self.stations[name]
             station.settling[action.subject] = self._monotonic()
             self._settling.setdefault(action.subject, set()).add(name)
-            station.poke(_touched_parts(action))
+            station.poke(action.changes)
         for name in (waiting - places) & self.stations.keys():
             self.stations[name].poke()
 
@@ -526,7 +471,7 @@ class Controller:
         if self._actions:
             await asyncio.wait(self._actions, timeout=self.settings.shutdown_s)
         # A step that was left may run on for a while: there the next master waits until the lease has run out.
-        kept = {name for action in self.admission.in_flight.values() for name in _places(action)}
+        kept = {name for action in self.admission.in_flight.values() for name in action.places}
         left = [*self._actions, *(task for s in self.stations.values() for task in s.tasks)]
         for task in left:
             task.cancel()
@@ -542,19 +487,3 @@ class Controller:
         failed = await give_up(self._master, {s.name: s.host for s in ours})
         if failed:
             _log.warning("leases that run out by themselves", containers=failed, after_s=self._master.lease_s)
-
-
-def _places(action: Action) -> set[str]:
-    """The containers that an action works on."""
-    return {action.container} | ({action.source} if isinstance(action, CopyDisk) else set())
-
-
-def _touched_parts(action: Action) -> frozenset[Part]:
-    """What an action changed, and so must be looked at again."""
-    if isinstance(action, SetUpNetwork):
-        return frozenset({Part.NETWORK})
-    if isinstance(action, FetchImage):
-        return frozenset({Part.STORAGE, Part.SYSTEM})
-    if isinstance(action, Install):
-        return ALL_PARTS
-    return frozenset({Part.STORAGE, Part.GUESTS})

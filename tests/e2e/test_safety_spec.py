@@ -201,3 +201,15 @@ async def shell(play: Playground, container: str, command: str, stdin: bytes | N
     """What somebody with a login on the container does there by hand."""
     reply = await play.controller.stations[container].host.run(command, stdin=stdin, deadline_s=30)
     assert reply.status == 0, reply.stderr
+
+
+async def test_a_guest_that_leaves_while_a_step_is_under_way_keeps_the_steps_intent(tmp_path: Path) -> None:
+    """There may be no trace of it yet: its disk is about to be made (S7)."""
+    async with playground(tmp_path) as play:
+        await play.site.hang_command("c01", "^lvcreate")
+        play.files.add_single("extra", "c01", "10.200.0.77")
+        play.reload()
+        await play.until(lambda: "guest/extra" in play.controller.admission.busy)
+        play.files.remove_single("extra")
+        play.reload()
+        assert "guest/extra" in play.controller.memory.intents

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from vcrecon.core.observation import ALL_PARTS, Part
 from vcrecon.core.proof import NotElsewhere, StoppedElsewhere
 
 
@@ -18,6 +19,8 @@ class Action:
     kind: ClassVar[str] = ""
     disturbs: ClassVar[bool] = False
     """Whether a running guest notices."""
+    changes: ClassVar[frozenset[Part]] = frozenset({Part.STORAGE, Part.GUESTS})
+    """What must be looked at again after it."""
 
     container: str
     reason: str
@@ -27,12 +30,18 @@ class Action:
         """The object it acts on: one action at a time on each."""
         return f"container/{self.container}"
 
+    @property
+    def places(self) -> frozenset[str]:
+        """The containers that it works on."""
+        return frozenset({self.container})
+
 
 @dataclass(frozen=True, slots=True)
 class SetUpNetwork(Action):
     """Firewall first, then the VLANs, bridges, service addresses and routes that differ."""
 
     kind: ClassVar[str] = "set-up-network"
+    changes: ClassVar[frozenset[Part]] = frozenset({Part.NETWORK})
     vlans: tuple[int, ...] = ()
     leftovers: tuple[int, ...] = ()
 
@@ -50,6 +59,7 @@ class Install(Action):
 
     kind: ClassVar[str] = "install"
     disturbs: ClassVar[bool] = True
+    changes: ClassVar[frozenset[Part]] = ALL_PARTS
     system: str = ""
     mac: str = ""
     wipe: bool = False
@@ -65,6 +75,7 @@ class FetchImage(Action):
     """
 
     kind: ClassVar[str] = "fetch-image"
+    changes: ClassVar[frozenset[Part]] = frozenset({Part.STORAGE, Part.SYSTEM})
     image: str = ""
     boot_only: bool = False
 
@@ -151,6 +162,10 @@ class CopyDisk(GuestAction):
     touched: bool = False
     image: str = ""
     context: str = ""
+
+    @property
+    def places(self) -> frozenset[str]:
+        return frozenset({self.container, self.source})
 
 
 @dataclass(frozen=True, slots=True)

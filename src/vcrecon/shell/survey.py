@@ -1,0 +1,58 @@
+"""What a record that knows nothing yet asks of the site first: do hosts hold guests that no claim tells of (S1)?
+
+Until every container was looked at once nothing is begun. Made and asked by `controller`, at every look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from vcrecon.core.memory import SURVEY, Intent
+from vcrecon.core.world import World, allowed
+from vcrecon.shell.record import Record
+from vcrecon.spec.model import Limits
+
+
+class Survey:
+    """Begun by a record without sightings and claims, or by one that came from another master. `clock` in seconds."""
+
+    def __init__(self, record: Record, clock: Callable[[], float]) -> None:
+        self._record = record
+        self._clock = clock
+        memory = record.memory
+        self.on = SURVEY in memory.intents or not (memory.seen or memory.claims)
+
+    def begin(self, containers: Iterable[str]) -> None:
+        """Durable before the first look is: a controller that is killed in a survey must begin it anew (S7)."""
+        if self.on and SURVEY not in self._record.memory.intents:
+            with self._record.batch() as batch:
+                batch.put_intent(Intent(SURVEY, "survey", self._clock()))
+        if self.on:
+            self.mind_unshown(containers)
+
+    def mind_unshown(self, containers: Iterable[str]) -> None:
+        """What may hold guests that no claim tells of is not forgotten when it leaves the spec (S1)."""
+        memory = self._record.memory
+        new = [name for name in containers if name not in memory.shown and name not in memory.unshown]
+        if new and (self.on or not memory.claims_complete):
+            with self._record.batch() as batch:
+                for name in new:
+                    batch.put_unshown(name, self._clock())
+
+    def end(self, containers: Collection[str], world: World, limits: Limits) -> bool:
+        """Once every container was looked at: may hosts hold guests that this record knows nothing of? True if over."""
+        if not self.on or any(name not in world.current for name in containers):
+            return False
+        unshown = self._record.memory.unshown
+        expected = {*containers, *unshown}
+        total, silent = len(expected), sum(not world.reachable(name) for name in expected)
+        # On a small site a few silent ones may be all that hold guests: most must have shown that they hold none.
+        few = silent <= min(allowed(limits, total), (total - 1) // 2)
+        doubt = world.used or not few or any(world.mute(name) for name in expected)
+        with self._record.batch() as batch:
+            batch.set_claims_complete(not doubt)
+            batch.remove_intent(SURVEY)
+            for name in () if doubt else tuple(unshown):
+                batch.remove_unshown(name)
+        self.on = False
+        return True
