@@ -19,7 +19,7 @@ from vcrecon.core import proof
 from vcrecon.core.actions import ACTIONS, ActivateCopy, BeginsCopy, CreateVolume, Restore, StartGuest
 from vcrecon.core.decisions import Wait
 from vcrecon.core.memory import Fence
-from vcrecon.core.observation import UNKNOWN, Observation, Seen, Storage, Unseen
+from vcrecon.core.observation import UNKNOWN, Seen
 from vcrecon.core.plan import View
 from vcrecon.core.proof import (
     Attested,
@@ -267,31 +267,6 @@ def test_what_a_container_showed_to_the_master_before_says_nothing_of_it_now() -
     site.claim("alice", "c1", touched=False)
     site.memory.claims_complete, site.memory.seen["c3"] = False, NOW_S - 86400
     assert site.block("c2", "alice").reason == "may-live-elsewhere"
-
-
-@pytest.mark.parametrize(
-    ("look", "mute"),
-    [
-        (seen("c1"), False),
-        (seen("c1", domains=UNKNOWN), True),
-        (seen("c1", domains=UNKNOWN, missing={"guests": "virsh"}), False),
-        (Unseen("c1", NOW_S, "garbage", "answered something else than asked"), True),
-        (silent("c1"), False),
-    ],
-)
-def test_a_container_that_lets_us_in_and_shows_nothing_is_mute(look: Observation, mute: bool) -> None:
-    site = ASite(a_spec(THERE), look)
-    assert site.world.mute("c1") is mute
-
-
-def test_a_site_that_was_in_use_shows_it() -> None:
-    """A new record must not take a silent container of such a site for empty."""
-    new, used = (
-        ASite(a_spec(THERE), seen("c1", storage=Storage(True)), silent("c2")),
-        ASite(a_spec(THERE), seen("c1"), silent("c2")),
-    )
-    used.observe(seen("c1"))
-    assert (new.world.used, used.world.used) == (False, True)
 
 
 # --- any world ----------------------------------------------------------------------------------------------------

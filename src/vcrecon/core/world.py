@@ -62,10 +62,6 @@ def sight(observation: Seen) -> dict[str, Sighting]:
     return found
 
 
-_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large", "channel-refused", "deadline"})
-"""Kinds of Unseen that come after the login."""
-
-
 class World:
     """Mutable, but pure: changed only by `observe`. One instance a controller."""
 
@@ -126,25 +122,12 @@ class World:
         """The guests with traces on a container when it was last seen."""
         return self._guests_of.get(container, {})
 
-    @property
-    def used(self) -> bool:
-        """Whether a container shows what only a site leaves that had guests before: their traces, a golden volume."""
-        goldens = (seen.storage.goldens for seen in self._known.values() if isinstance(seen.storage, Storage))
-        return bool(self.sightings) or any(goldens)
-
     def known(self, container: str) -> Seen | None:
         """The last that a container showed, with what it had shown before where it showed nothing."""
         return self._known.get(container)
 
     def reachable(self, container: str) -> bool:
         return isinstance(self.current.get(container), Seen)
-
-    def mute(self, container: str) -> bool:
-        """Whether it lets us in and does not show what it holds, though it has the programs for it."""
-        seen = self.current.get(container)
-        if isinstance(seen, Unseen):
-            return seen.kind in _LET_US_IN
-        return isinstance(seen, Seen) and not seen.missing and not self.clear(container)
 
     def clear(self, container: str) -> bool:
         """Whether it answers and shows its disks and its domains: only then is absence there a fact."""

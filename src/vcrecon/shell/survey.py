@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from vcrecon.core.memory import SURVEY, Intent
-from vcrecon.core.world import World, allowed
+from vcrecon.core.observation import Seen
+from vcrecon.core.world import World
 from vcrecon.shell.record import Record
-from vcrecon.spec.model import Limits
 
 
 class Survey:
@@ -39,20 +39,30 @@ class Survey:
                 for name in new:
                     batch.put_unshown(name, self._clock())
 
-    def end(self, containers: Collection[str], world: World, limits: Limits) -> bool:
-        """Once every container was looked at: may hosts hold guests that this record knows nothing of? True if over."""
-        if not self.on or any(name not in world.current for name in containers):
+    def end(self, containers: Collection[str], world: World) -> bool:
+        """Once every container was looked at: may one hold guests that this record knows nothing of? True if over.
+
+        One that is silent, or lets us in and does not show what it holds, may: on a new site too, for a record that
+        was lost is no different. The claims are complete when the last has shown it, however late.
+        """
+        memory = self._record.memory
+        if (memory.claims_complete and not self.on) or any(name not in world.current for name in containers):
             return False
-        unshown = self._record.memory.unshown
-        expected = {*containers, *unshown}
-        total, silent = len(expected), sum(not world.reachable(name) for name in expected)
-        # On a small site a few silent ones may be all that hold guests: most must have shown that they hold none.
-        few = silent <= min(allowed(limits, total), (total - 1) // 2)
-        doubt = world.used or not few or any(world.mute(name) for name in expected)
+        doubt = any(
+            name not in memory.shown and not _lacks_programs(world, name) for name in {*containers, *memory.unshown}
+        )
+        if doubt and not self.on:
+            return False
         with self._record.batch() as batch:
             batch.set_claims_complete(not doubt)
             batch.remove_intent(SURVEY)
-            for name in () if doubt else tuple(unshown):
+            for name in () if doubt else tuple(memory.unshown):
                 batch.remove_unshown(name)
         self.on = False
         return True
+
+
+def _lacks_programs(world: World, container: str) -> bool:
+    """Whether it cannot run guests, nor show that it does not, for want of the programs."""
+    seen = world.current.get(container)
+    return isinstance(seen, Seen) and bool(seen.missing)
