@@ -157,6 +157,10 @@ class Classroom:
     def paused(self) -> set[str]:
         return set(self.main.record.memory.paused) if self.main.alive else set()
 
+    def claimed(self) -> set[str]:
+        """Guests of which the service knows that they have a disk: one that vanishes unknown is made anew."""
+        return set(self.main.record.memory.claims) if self.main.alive else set()
+
     def record_lost(self) -> None:
         """Nobody's word is known any more, and no fence, and who is silent now never answered."""
         self.fenced.clear()

@@ -297,7 +297,8 @@ class Faults(Dice):
 
     async def lose_disk(self) -> str:
         """A guest's volume vanishes by somebody's mistake."""
-        guest = self.one_of(g for g in self.room.home if self.room.works.get(g))
+        claimed = self.room.claimed()
+        guest = self.one_of(g for g in self.room.home if self.room.works.get(g) and g in claimed)
         places = [(name, volume) for name, _, volume in self.room.disks(guest)]
         if len(places) != 1 or self.rng.random() < 0.7:
             raise LookupError("not now")
