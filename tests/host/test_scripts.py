@@ -362,6 +362,13 @@ class TestRealShell:
         assert b"holds a student's work" in result.stderr
         assert not [c for c in stubs.calls if c.startswith("lvremove")]
 
+    def test_the_host_itself_refuses_to_start_a_guest_whose_disk_is_in_a_persons_hands(self, stubs: Stubs) -> None:
+        self.lvs(stubs, "vc.boots=2,vc.guest=alice,vc.held,vc.touched,vcrecon")
+        result = stubs.run(lines([*DISKS.require_not_held("alice", "vcg-alice"), "lvchange alice"]))
+        assert result.returncode == UNSAFE
+        assert b"in rescue" in result.stderr
+        assert not [c for c in stubs.calls if c.startswith("lvchange")]
+
     def test_the_host_itself_refuses_to_prune_a_live_disk(self, stubs: Stubs) -> None:
         self.lvs(stubs, "vc.boots=1,vc.guest=alice,vcrecon")
         assert stubs.run(lines(DISKS.prune("vcg-alice"))).returncode == UNSAFE

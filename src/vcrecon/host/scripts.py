@@ -214,8 +214,13 @@ def _start_guest(action: StartGuest, bench: Bench) -> list[Step]:
         f"{IMAGE_DIR}/{image.initrd.sha256}" if image.initrd else None,
     )
     define, stdin = hypervisor.define(launch)
-    mark = bench.disks(action.container).mark_start(guest.name, action.volume, action.boots, touched=action.touched)
-    lines = [*define, *mark, *hypervisor.start(guest.name)]
+    disks = bench.disks(action.container)
+    lines = [
+        *disks.require_not_held(guest.name, action.volume),
+        *define,
+        *disks.mark_start(guest.name, action.volume, action.boots, touched=action.touched),
+        *hypervisor.start(guest.name),
+    ]
     return [_guest_step(action, lines, stdin, START_S)]
 
 

@@ -200,6 +200,10 @@ class Disks:
             f"lvchange {removed}--addtag vc.context={context} {self.path(volume)} >/dev/null",
         ]
 
+    def require_not_held(self, guest: str, volume: str) -> list[str]:
+        """Go no further while a person works on the disk: the host's own tags have the last word (S2)."""
+        return self._refuse("if ", volume, "vc.held", f"the disk of {guest} is in rescue: not started")
+
     def mark_start(self, guest: str, volume: str, boots: int, *, touched: bool) -> list[str]:
         """Say on the disk that it is about to be booted; before the guest can write to it."""
         mount, rescue = mount_point(volume), rescue_point(guest)
@@ -284,12 +288,17 @@ class Disks:
     def _remove_guarded(self, volume: str, test: str, tag: str, why: str) -> list[str]:
         return [
             f"if ! lvs {self.path(volume)} >/dev/null 2>&1; then exit 0; fi",
-            f"{test}lvs --noheadings -o lv_tags {self.path(volume)} | grep -q {tag}; then",
-            f"  echo {quote(f'{volume} {why}: not removed')} >&2",
-            f"  exit {UNSAFE}",
-            "fi",
+            *self._refuse(test, volume, tag, f"{volume} {why}: not removed"),
             f"if mountpoint -q {mount_point(volume)}; then umount {mount_point(volume)}; fi",
             f"lvremove -y {self.path(volume)} >/dev/null",
+        ]
+
+    def _refuse(self, test: str, volume: str, tag: str, message: str) -> list[str]:
+        return [
+            f"{test}lvs --noheadings -o lv_tags {self.path(volume)} | grep -q {tag}; then",
+            f"  echo {quote(message)} >&2",
+            f"  exit {UNSAFE}",
+            "fi",
         ]
 
     # --- moving a disk to another container ---------------------------------------------------------------
