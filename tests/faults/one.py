@@ -244,7 +244,7 @@ class Leftovers:
             "tasks": len(asyncio.all_tasks()),
             "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
             "namespaces": len(run("ip", "netns", "list").splitlines()),
-            "links": len(os.listdir("/sys/class/net")),
+            "links": len(run("ip", "-o", "link").splitlines()),
             "mounts": len(Path("/proc/self/mounts").read_text().splitlines()),
             "tables": len([line for line in run("nft", "list", "tables").splitlines() if "forgotten" not in line]),
         }
