@@ -29,7 +29,7 @@ ESTABLISHED = "01"
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The service at one moment. `*_ms` and `cpu_share` are since the sample before; `rows` are the record's, without
-    its history, which may grow up to its limit."""
+    its history, which may grow up to its limit; `claims` are those of them that say where a guest's disk is."""
 
     at_s: float
     rss_bytes: int
@@ -39,6 +39,7 @@ class Sample:
     connections: int
     zombies: int
     rows: int
+    claims: int
     events: int
     record_bytes: int
     wal_bytes: int
@@ -107,7 +108,7 @@ class Service:
         metrics = await self.metrics()
         now_s = time.monotonic()
         inodes = _sockets(self.pid)
-        rows, events = await asyncio.to_thread(_rows, self.state / "record.sqlite")
+        rows, claims, events = await asyncio.to_thread(_rows, self.state / "record.sqlite")
         since = {"at_s": now_s, "cpu_s": _cpu_s(self.pid), **metrics}
 
         def grown(name: str) -> float:
@@ -126,6 +127,7 @@ class Service:
             connections=_connections(inodes, self._ports),
             zombies=zombies(self.pid),
             rows=rows,
+            claims=claims,
             events=events,
             record_bytes=(self.state / "record.sqlite").stat().st_size,
             wal_bytes=_size(self.state / "record.sqlite-wal"),
@@ -186,13 +188,14 @@ def _connections(inodes: Collection[str], ports: Collection[int]) -> int:
     return found
 
 
-def _rows(database: Path) -> tuple[int, int]:
-    """Rows of the record without its history, and the history's."""
+def _rows(database: Path) -> tuple[int, int, int]:
+    """Rows of the record without its history, the claims among them, and the history's."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as record:
         tables = [name for (name,) in record.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         counts = {name: record.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
+        (claims,) = record.execute("SELECT count(*) FROM memory WHERE kind = 'claims'").fetchone()
     events = counts.pop("events")
-    return sum(count for name, count in counts.items() if not name.startswith("sqlite_")), events
+    return sum(count for name, count in counts.items() if not name.startswith("sqlite_")), claims, events
 
 
 @contextlib.asynccontextmanager

@@ -14,8 +14,8 @@ from tests.soak.service import Sample
 CONTAINERS = 200
 FLAT = Sample(
     at_s=0.0, rss_bytes=180 * MIB, descriptors=220, threads=8, tasks=420, connections=CONTAINERS, zombies=0, rows=3500,
-    events=5000, record_bytes=4 * MIB, wal_bytes=4 * MIB, pass_ms=200.0, passes=20.0, loop_lag_ms=15.0, cpu_share=0.3,
-    scrape_ms=60.0,
+    claims=1000, events=5000, record_bytes=4 * MIB, wal_bytes=4 * MIB, pass_ms=200.0, passes=20.0, loop_lag_ms=15.0,
+    cpu_share=0.3, scrape_ms=60.0,
 )  # fmt: skip
 REST = [FLAT] * 5
 
@@ -64,6 +64,11 @@ def test_a_noisy_half_hour_without_a_leak_is_flat() -> None:
 def test_a_series_that_rises_all_the_time_is_seen(name: str, per_hour: float, words: str) -> None:
     (found,) = judge(half_an_hour(lambda hours: {name: per_hour * hours}), REST, REST, containers=CONTAINERS)
     assert words in found
+
+
+def test_rows_of_guests_whose_disks_are_kept_are_no_leak() -> None:
+    kept = half_an_hour(lambda hours: {"rows": 300 * hours, "claims": 100 * hours})
+    assert judge(kept, REST, REST, containers=CONTAINERS) == []
 
 
 def test_connections_that_pile_up_are_seen_twice() -> None:
