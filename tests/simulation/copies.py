@@ -29,10 +29,12 @@ class Copies:
         self.sworn: set[str] = set()
         """Guests that run on a container of which somebody said wrongly that it is off: they may run twice until all
         is at rest."""
-        self._sender: dict[tuple[str, str], str] = {}
-        """By host and guest: who sent the last start step."""
-        self._starter: dict[tuple[str, str], str] = {}
-        """By host and guest: who sent the start step that ended well, if nothing else started the guest since."""
+        self.misled = False
+        """Whether the service was shown what was true some time ago, so that it starts what runs by now."""
+        self._begun: dict[tuple[str, str], Ends] = {}
+        """By host and guest: the last start step."""
+        self._started: dict[tuple[str, str], Ends] = {}
+        """By host and guest: the start step that ended well, if nothing else started the guest since."""
         truth.room.on_installer = self._installer
 
     def new_disk(self, host: str, line: str) -> None:
@@ -47,20 +49,21 @@ class Copies:
             self.truth.violate("S1", f"{guest} gets a new disk on {host}, and has one on {', '.join(lives)}")
 
     def starts(self, host: str, guest: str, ends: Ends) -> None:
-        """A start step begins: not of a guest that its sender started and that runs on ever since."""
+        """A start step begins: not of a guest that its sender started, as it was told, and that runs on ever since."""
         domain = self.room.site.hosts[host].machine.domains.by_name.get(guest)
-        before = self._starter.pop((host, guest), None)
-        if domain is not None and domain.live and before == ends.link.client_owner:
+        before = self._started.pop((host, guest), None)
+        known = before is not None and before.heard and before.link.client_owner == ends.link.client_owner
+        if domain is not None and domain.live and known and not self.misled:
             self.truth.violate("healthy", f"{guest}, which runs on {host}, is started there once more")
-        self._sender[host, guest] = ends.link.client_owner
+        self._begun[host, guest] = ends
 
     def begins_to_run(self, host: str, guest: str) -> None:
         """Whoever started it."""
-        self._starter.pop((host, guest), None)
+        self._started.pop((host, guest), None)
 
     def started(self, host: str, guest: str) -> None:
         """A start step ended well."""
-        self._starter[host, guest] = self._sender[host, guest]
+        self._started[host, guest] = self._begun[host, guest]
 
     def _installer(self, name: str, ticket: Ticket, service: Process) -> None:
         """A machine is given an installer: without a person's word only when it was never seen before."""

@@ -126,6 +126,7 @@ class Views:
         else:
             for looks, old in enumerate(reversed(earlier), 1):
                 if self._fork(what, f"stale by {looks}"):
+                    self.stage.truth.copies.misled = True
                     said = bytes(old.answer).replace(old.mark, question.mark)
                     self._tainted[ends] = partial(self._stale, iter([said]))
                     return

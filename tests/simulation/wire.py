@@ -364,6 +364,8 @@ class Ends:
         self.server_end = ServerEnd(self)
         self.client_over = False
         self.server_over = False
+        self.heard = False
+        """Whether the client was told that the command ended."""
 
     def server_starts(self, command: str | None, started: asyncio.Future[None]) -> None:
         if self.server_over:
@@ -398,6 +400,7 @@ class Ends:
 
     def both_close(self) -> None:
         """The server has ended the channel and the client hears of it."""
+        self.heard = self.heard or not self.client_over
         self.client_loses(None)
 
 
