@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.copies import Copies
-from tests.simulation.disks import digest_of, epoch_of, image_digests, is_live, value_of
+from tests.simulation.disks import digest_of, epoch_of, image_digests, is_aside, is_live, value_of
 from tests.simulation.edits import LIMIT_LAG_S, Edits
 from tests.simulation.gates import Gates
 from tests.simulation.specs import CANARY, IMAGES, artifacts
@@ -323,7 +323,7 @@ class Truth:
         for tag in ("vc.held", "vc.building", "vc.incoming"):
             if tag in tags:
                 self.violate("S2", f"{guest} boots on {host} from a disk with the tag {tag}")
-        if any(tag.startswith("vc.quarantined") for tag in tags):
+        if is_aside(volume):
             self.violate("S2", f"{guest} boots on {host} from a disk that was put aside")
         if self._class_runs() and "vc.touched" not in tags:
             self.violate("S2", f"{guest} boots on {host} in a running class from a disk that is not marked touched")
