@@ -276,6 +276,7 @@ def test_what_a_container_showed_to_the_master_before_says_nothing_of_it_now() -
         (seen("c1", domains=UNKNOWN), True),
         (seen("c1", domains=UNKNOWN, missing={"guests": "virsh"}), False),
         (Unseen("c1", NOW_S, "garbage", "answered something else than asked"), True),
+        (Unseen("c1", NOW_S, "connection-lost", "the connection was lost while a command was started"), True),
         (silent("c1"), False),
     ],
 )

@@ -62,8 +62,8 @@ def sight(observation: Seen) -> dict[str, Sighting]:
     return found
 
 
-_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large", "channel-refused", "deadline"})
-"""Kinds of Unseen that come after the login."""
+_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large", "channel-refused", "deadline", "connection-lost"})
+"""Kinds of Unseen that come from a host that speaks SSH with us."""
 
 
 class World:
