@@ -262,9 +262,8 @@ class Stories(Outages):
 
     async def lose_disk_and_fall(self) -> str:
         """A guest's volume vanishes by somebody's mistake, and the guest dies of it."""
-        if not self.room.main.alive:
-            raise LookupError("nothing would know of it")
         guest = self.at_home(work=True)
+        self.require_remembered(guest)
         places = [(name, volume) for name, _, volume in self.room.disks(guest) if is_live(volume)]
         if len(places) != 1:
             raise LookupError("not now")
