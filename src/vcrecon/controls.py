@@ -421,13 +421,20 @@ class SiteControls:
         rescue, holder = self._controller.memory.rescues.get(guest), self._holder(guest)
         asked = rescue is not None and not rescue.done
         home = holder or (self._home(guest) if asked else None)
-        if home is None or home.volume is None:
+        place = home.container if home and home.volume else self._held_unseen(guest)
+        if place is None:
             raise Refused(f"{guest} is not held for rescue; `vcrecon status` says how it is")
-        self._refuse_paused(guest, home.container)
+        self._refuse_paused(guest, place)
         self._ask(Rescue(guest, "release", self._controller.clock(), by), "release-asked", f"{by} gives its disk back")
-        if not self._controller.world.reachable(home.container):
-            return f"{home.container} does not answer now: {guest} is released once it does"
+        if not self._controller.world.reachable(place):
+            return f"{place} does not answer now: {guest} is released once it does"
         return f"{guest} is released"
+
+    def _held_unseen(self, guest: str) -> str | None:
+        """Where the record says that its disk is held, while that container does not answer, as after a restart."""
+        memory, world = self._controller.memory, self._controller.world
+        claim = memory.claims.get(guest) if guest in memory.rescues else None
+        return claim.container if claim is not None and not world.reachable(claim.container) else None
 
     def _ask(self, rescue: Rescue, reason: str, message: str) -> None:
         """Durable first, then done by the next pass (S7); what failed before does not keep a person waiting."""

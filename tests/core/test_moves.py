@@ -89,7 +89,7 @@ class TestDestinationNotReady:
     @pytest.mark.parametrize(
         ("there", "said"),
         [
-            ({"storage": storage(pool_data_percent=100.0)}, "MiB free"),
+            ({"storage": storage(pool_data_percent=100.0)}, "are needed: prune what is kept aside there"),
             ({"storage": storage(pool_metadata_percent=99.0)}, "metadata"),
             ({"storage": storage(pool_bytes=0)}, "no volume group or thin pool"),
             ({"storage": UNKNOWN}, "does not show"),

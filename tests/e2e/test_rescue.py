@@ -81,6 +81,17 @@ async def test_a_container_that_reboots_loses_the_mount_and_a_new_rescue_makes_i
         await released(play)
 
 
+async def test_a_disk_is_given_back_to_a_new_service_that_has_not_seen_its_container_yet(tmp_path: Path) -> None:
+    async with playground(tmp_path) as play:
+        await hold(play)
+        before = play.boots("a-n2")
+        await play.site.cut("c02")
+        await play.restart()
+        assert "c02 does not answer now: a-n2 is released once it does" in play.controls.release("a-n2", "the tester")
+        await play.site.mend("c02")
+        await play.restarted("a-n2", before)
+
+
 async def test_a_guest_that_does_not_power_off_is_held_all_the_same(tmp_path: Path) -> None:
     def quickly(files: SpecFiles) -> None:
         files.set_policy(stop_grace="1s", on_poweroff="honour")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.disks import epoch_of
+from tests.simulation.disks import epoch_of, is_aside
 from tests.simulation.foreign import Foreign
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.machine import Machine
@@ -146,8 +146,7 @@ class Classroom:
         self.consents.add((kind, guest))
         self.site.witness.consent(guest)
         for _, _, volume in self.disks(guest):
-            aside = any(tag.startswith("vc.quarantined") for tag in volume.tags)
-            if aside == (kind == "prune") or kind == "reinstall":
+            if is_aside(volume) == (kind == "prune") or kind == "reinstall":
                 self.may_go.add((guest, epoch_of(volume)))
         if kind != "prune":
             self.anew.add(guest)
@@ -156,10 +155,6 @@ class Classroom:
 
     def paused(self) -> set[str]:
         return set(self.main.record.memory.paused) if self.main.alive else set()
-
-    def claimed(self) -> set[str]:
-        """Guests of which the service knows that they have a disk: one that vanishes unknown is made anew."""
-        return set(self.main.record.memory.claims) if self.main.alive else set()
 
     def record_lost(self) -> None:
         """Nobody's word is known any more, and no fence, and who is silent now never answered."""

@@ -8,9 +8,11 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.simulation.disks import is_live
+from tests.simulation.edits import LIMIT_LAG_S
 from tests.simulation.wire import Ends
 
 from vcrecon.core.installs import Ticket
+from vcrecon.sim.lvm import Volume
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -35,6 +37,10 @@ class Copies:
         """By host and guest: the last start step."""
         self._started: dict[tuple[str, str], Ends] = {}
         """By host and guest: the start step that ended well, if nothing else started the guest since."""
+        self._builder: dict[tuple[str, str], str] = {}
+        """By host and guest: who sent the last step that makes a disk."""
+        self._built_at_s: dict[tuple[str, str], float] = {}
+        """By host and guest: when such a step last ended well."""
         truth.room.on_installer = self._installer
 
     def new_disk(self, host: str, line: str) -> None:
@@ -44,9 +50,29 @@ class Copies:
             return
         guest, room = found[1], self.room
         given_up = guest in room.anew | room.given_up | self.truth.lost_for_good or ("rebuild", guest) in room.consents
-        lives = sorted({n for n, _, v in room.disks(guest) if n != host and is_live(v)} - self.vouched)
+        lives = {n for n, _, v in room.disks(guest) if n != host and is_live(v) and not self._left_behind(n, guest, v)}
+        lives -= self.vouched
         if lives and not given_up:
-            self.truth.violate("S1", f"{guest} gets a new disk on {host}, and has one on {', '.join(lives)}")
+            self.truth.violate("S1", f"{guest} gets a new disk on {host}, and has one on {', '.join(sorted(lives))}")
+
+    def builds(self, host: str, guest: str, ends: Ends) -> None:
+        """A step begins that makes a disk."""
+        self._builder[host, guest] = ends.link.client_owner
+
+    def built(self, host: str, guest: str) -> None:
+        """It ended well."""
+        self._built_at_s[host, guest] = self.room.loop.time()
+
+    def _left_behind(self, host: str, guest: str, volume: Volume) -> bool:
+        """Whether the step of a service that is dead has just finished this disk, which never booted.
+
+        Its successor saw it unfinished, which is no copy, and makes one with a higher epoch where the spec wants it by
+        then: this one is never started.
+        """
+        services = {service.owner for service in self.room.services if service.alive}
+        built_s = self._built_at_s.get((host, guest), -LIMIT_LAG_S)
+        just = self.room.loop.time() - built_s < LIMIT_LAG_S
+        return just and not volume.ever_booted and self._builder[host, guest] not in services
 
     def starts(self, host: str, guest: str, ends: Ends) -> None:
         """A start step begins: not of a guest that its sender started, as it was told, and that runs on ever since."""

@@ -24,6 +24,11 @@ def is_live(volume: Volume) -> bool:
     return not any(tag.startswith(("vc.quarantined", "vc.incoming", "vc.building")) for tag in volume.tags)
 
 
+def is_aside(volume: Volume) -> bool:
+    """Whether it was put aside, to be kept until a person lets it go."""
+    return any(tag.startswith("vc.quarantined") for tag in volume.tags)
+
+
 def digest_of(filesystem: FileSystem | None, path: str) -> str:
     """The SHA-256 of a file; nothing when it is not there."""
     files = Files(filesystem, clock=float) if filesystem is not None else None

@@ -21,6 +21,8 @@ class Edits:
         self._over_since_s: float | None = None
         self._frozen_since_s: float | None = None
         self._told: set[str] = set()
+        self._halting: set[str] = set()
+        """Guests that are told to stop since a person asked for their disk: down in a moment, and not for the spec."""
         self._digest = ""
         """Of the spec that was in force a moment ago."""
         self._calm_since_s: float | None = None
@@ -54,6 +56,10 @@ class Edits:
         """Another spec is in force: who was told to stop for the one before may be told again."""
         self._told &= {g for g in self._told if not self.room.hosts_of(g)}
 
+    def halts(self, guest: str) -> None:
+        """A guest is stopped since a person asked for its disk."""
+        self._halting.add(guest)
+
     def stops(self, guest: str, host: str) -> None:
         """A guest is stopped since the spec no longer has it here."""
         self._notice_edit()
@@ -83,8 +89,9 @@ class Edits:
         return {guest: hosts for guest in self.room.known_guests if (hosts := seen & set(self.room.hosts_of(guest)))}
 
     def _displaced(self) -> set[str]:
-        home = self.room.home
-        return {g for g, hosts in self._running().items() if home.get(g) not in hosts} - self._told
+        home, running = self.room.home, self._running()
+        self._halting &= running.keys()
+        return {g for g, hosts in running.items() if home.get(g) not in hosts} - self._told - self._halting
 
     def _most(self, total: int) -> int:
         limits = self.room.good.site.limits

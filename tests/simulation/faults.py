@@ -297,14 +297,19 @@ class Faults(Dice):
 
     async def lose_disk(self) -> str:
         """A guest's volume vanishes by somebody's mistake."""
-        claimed = self.room.claimed()
-        guest = self.one_of(g for g in self.room.home if self.room.works.get(g) and g in claimed)
+        guest = self.one_of(g for g in self.room.home if self.room.works.get(g))
         places = [(name, volume) for name, _, volume in self.room.disks(guest)]
         if len(places) != 1 or self.rng.random() < 0.7:
             raise LookupError("not now")
+        self.require_remembered(guest)
         host, volume = places[0]
         self.site.hosts[host].machine.remove_volume(volume.name)
         self.truth.lost_for_good.add(guest)
         self.room.given_up.add(guest)
         self.truth.may_restart.add(guest)
         return f"{guest} on {host}"
+
+    def require_remembered(self, guest: str) -> None:
+        """Raises LookupError when nothing would know that a guest had a disk, as before a new record has seen it."""
+        if guest not in self.room.main.on_disk("claims"):
+            raise LookupError("nothing would know of it")

@@ -70,8 +70,7 @@ class Machine:
             if isinstance(answer, RunInstaller):
                 if (service := self._service) is not None:
                     self.room.on_installer(self.name, answer.ticket, service)
-                if await self._claim(answer.ticket):
-                    await self._install(answer.ticket)
+                if await self._claim(answer.ticket) and await self._install(answer.ticket):
                     return
             elif isinstance(answer, LocalBoot):
                 await self.room.site.power_on(self.name)
@@ -101,7 +100,8 @@ class Machine:
                 return answer == "ok"
             await asyncio.sleep(ASK_AGAIN_S)
 
-    async def _install(self, ticket: Ticket) -> None:
+    async def _install(self, ticket: Ticket) -> bool:
+        """Whether the machine is left as it is then; else it boots again, as one does whose disk was not blank."""
         for number, step in enumerate(STEPS):
             self.step = step
             await asyncio.sleep(2.0)
@@ -112,15 +112,17 @@ class Machine:
                 )
             )
             if self.stops_at == step:
-                return
+                return True
             if step == "disks" and (self.fails or (self._has_data() and not ticket.wipe)):
-                await self._say(ticket, "disk-failed" if self.fails else "disk-not-blank", "the installer says so")
-                return
+                error = "disk-failed" if self.fails else "disk-not-blank"
+                await self._say(ticket, error, "the installer says so")
+                return error == "disk-failed"
             if step == "partition":
                 self._wipe(ticket)
         self._write(ticket)
         await self._say(ticket, "", "")
         await self.room.site.power_on(self.name)
+        return True
 
     async def _say(self, ticket: Ticket, error: str, message: str) -> None:
         """The last word, which the master must hear; tried for ten minutes."""

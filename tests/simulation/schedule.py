@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation.classroom import Classroom
+from tests.simulation.disks import is_aside
 from tests.simulation.entropy import bury_in_silence, seeded
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.machine import Switch
@@ -27,7 +28,8 @@ REST_S = 3600.0
 """Virtual seconds within which a site comes to rest once nobody strikes it: longer than the longest waits for a failed
 object, a stuck install and a guest that does not boot, one after the other."""
 HANGS_S = 600.0
-"""A step that hangs and keeps its lock is ended by a person after so long."""
+"""A step that hangs and keeps its lock is ended by a person after so long, and disks kept aside are let go that leave
+no room for one that is to come."""
 STORY_S = 60_000.0
 """No story takes longer: somebody waits for ever."""
 QUIET_S = 80.0
@@ -159,18 +161,23 @@ class Play:
         room = self.room
         end_s = room.loop.time() + REST_S
         kill_at_s = room.loop.time() + HANGS_S
+        self._help_where_only_people_can()
         while not room.converged():
             if room.loop.time() > kill_at_s:
                 kill_at_s = math.inf
                 for host in room.site.hosts.values():
                     if host.programs.held_locks:
                         host.programs.kill_all()  # somebody ends what hangs there
-            self._help_where_only_people_can()
+                self._make_room()
             if room.loop.time() > end_s:
                 blocked = [line for line in room.explain() if "plan" in line or "converged" in line]
                 self.truth.violate("converges", f"not at rest within {REST_S:.0f} s: {' | '.join(blocked)[:600]}")
                 return
             await asyncio.sleep(2.0)
+            self._help_where_only_people_can()  # also with what a last look has just shown
+        for host in room.site.hosts.values():
+            if host.programs.held_locks and host.faults.hanging:
+                host.programs.kill_all()  # a strike's doing, and nobody waits for what it keeps: else a leak
         steps: list[str] = []
         listener = room.network.on_message
 
@@ -212,6 +219,17 @@ class Play:
                 room.gives_up("rebuild", guest)
                 self._try(lambda guest=guest: controls.consent("rebuild", [guest]))
                 self.truth.lost_for_good.discard(guest)
+
+    def _make_room(self) -> None:
+        """Only a person may let go of what is kept aside; thick disks soon fill the little beside the thin pool."""
+        room, controls = self.room, self.room.main.controls
+        wait = [g["name"] for g in controls.status()["guests"] if "MiB are needed" in str(g["blocked"])]
+        full = {room.home[guest] for guest in wait}
+        for guest in sorted(room.known_guests):
+            if any(n in full and is_aside(volume) for n, _, volume in room.disks(guest)):
+                room.note(f"a person lets go of the disks of {guest} that are kept aside")
+                room.gives_up("prune", guest)
+                self._try(lambda guest=guest: controls.consent("prune", [guest]))
 
 
 async def storm(play: Play) -> None:

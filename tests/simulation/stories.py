@@ -263,8 +263,7 @@ class Stories(Outages):
     async def lose_disk_and_fall(self) -> str:
         """A guest's volume vanishes by somebody's mistake, and the guest dies of it."""
         guest = self.at_home(work=True)
-        if guest not in self.room.claimed():
-            raise LookupError("nothing would know of it")
+        self.require_remembered(guest)
         places = [(name, volume) for name, _, volume in self.room.disks(guest) if is_live(volume)]
         if len(places) != 1:
             raise LookupError("not now")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.copies import Copies
-from tests.simulation.disks import digest_of, epoch_of, image_digests, is_live, value_of
+from tests.simulation.disks import digest_of, epoch_of, image_digests, is_aside, is_live, value_of
 from tests.simulation.edits import LIMIT_LAG_S, Edits
 from tests.simulation.gates import Gates
 from tests.simulation.specs import CANARY, IMAGES, artifacts
@@ -39,6 +39,7 @@ LOCKED_CHANGES = re.compile(
     r"xl (?:create|destroy|shutdown))\b"
 )
 BOOTS = re.compile(r"vc\.boots=\d+")
+BUILDING = "--addtag vc.building"
 KILLED = 128
 START = re.compile(r"\b(?:virsh(?: -\S+)* start|xl create)\b")
 LOCK = re.compile(r"/run/lock/vcrecon\.(\S+) sh -c")
@@ -160,6 +161,8 @@ class Truth:
             return
         self.gates.acts(host, ends.link.client_owner)
         self._mounted[host, ends.command] = self._mounts(host)
+        if BUILDING in ends.command:
+            self.copies.builds(host, lock[1], ends)
         if START.search(ends.command):
             self.copies.starts(host, lock[1], ends)
             running = [e for e in self._starting[host] if not (e.server_over or e.client_over)]
@@ -188,6 +191,8 @@ class Truth:
         tries, now_s = self._tries[host, BOOTS.sub("", script)], self.room.loop.time()
         if status == 0:
             tries.failures = 0
+            if BUILDING in script:
+                self.copies.built(host, lock[1])
             if START.search(script):
                 self.copies.started(host, lock[1])
             return
@@ -257,6 +262,7 @@ class Truth:
         if len(room.hosts_of(guest)) > 1 or self._overtaken(host, guest):
             return
         if room.asked_to_hold & {guest} or ("rebuild", guest) in room.consents:
+            self.edits.halts(guest)
             return
         if room.home.get(guest) != host:
             self.edits.stops(guest, host)
@@ -323,7 +329,7 @@ class Truth:
         for tag in ("vc.held", "vc.building", "vc.incoming"):
             if tag in tags:
                 self.violate("S2", f"{guest} boots on {host} from a disk with the tag {tag}")
-        if any(tag.startswith("vc.quarantined") for tag in tags):
+        if is_aside(volume):
             self.violate("S2", f"{guest} boots on {host} from a disk that was put aside")
         if self._class_runs() and "vc.touched" not in tags:
             self.violate("S2", f"{guest} boots on {host} in a running class from a disk that is not marked touched")

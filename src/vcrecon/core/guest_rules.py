@@ -409,7 +409,8 @@ def _no_room_there(case: Case, target: str, storage: Storage) -> str | None:
     need = (volume.used_bytes or volume.size_bytes) if volume and volume.boots else SMALL_DISK_BYTES
     free = free_bytes(storage, thick=thick)
     if free < need:
-        return f"{stays} {free // 1024**2} MiB free, {need // 1024**2} MiB are needed"
+        room = f"{free // 1024**2} MiB free, {need // 1024**2} MiB are needed"
+        return f"{stays} {room}: prune what is kept aside there, extend it, or place {case.name} elsewhere"
     if storage.pool_metadata_percent >= METADATA_FULL_PERCENT:
         return f"{stays} {storage.pool_metadata_percent:.0f} % of its thin metadata used: extend it"
     return None

@@ -23,10 +23,11 @@ class Fault:
 
 @dataclass(slots=True)
 class Faults:
-    """All faults of a host. `slow_s` is added to every command, in seconds."""
+    """All faults of a host. `slow_s` is added to every command, in seconds; `hanging` counts those that hang now."""
 
     slow_s: float = 0.0
     waiting: list[Fault] = field(default_factory=list)
+    hanging: int = 0
 
     async def before(self, process: Process) -> int | None:
         """The hook for `Programs`: the status of a command that must fail, or None to let it run."""
@@ -46,7 +47,11 @@ class Faults:
             if fault.times <= 0:
                 self.waiting.remove(fault)
         if fault.hangs:
-            await asyncio.get_running_loop().create_future()
+            self.hanging += 1
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.hanging -= 1
         if fault.stderr:
             await process.fail(fault.stderr)
         return fault.status
