@@ -301,10 +301,8 @@ def _many(asked: argparse.Namespace) -> int:
 
 
 def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
-    if jobs == 1:
-        yield from map(play_pair, seeds)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=200) as pool:
+    # Also one alone is a child's, and of one that ends: what a few hundred played pairs leave behind fills a machine.
+    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=50) as pool:
         yield from pool.imap_unordered(play_pair, seeds)
 
 
