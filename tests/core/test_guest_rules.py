@@ -289,6 +289,11 @@ class TestSession:
             "start-guest alice c1",
         ]
 
+    def test_while_preparing_our_own_shutdown_for_a_new_context_is_not_taken_for_the_students(self) -> None:
+        spec = a_spec(HERE, session="preparing", guests={"alice": a_guest("alice", on_poweroff="honour")})
+        site = ASite(spec, seen("c1", [disk("alice", boots=2, context="old")], [running("alice")]))
+        assert told(site.settle()[-1]) == "start-guest alice c1"
+
     @pytest.mark.parametrize(
         "volume",
         [

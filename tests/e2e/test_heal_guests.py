@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from harness import STUDENT_TEXT, Playground, SpecFiles, playground
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlvHWzhVvMyWQ2rNEJRdoBy8ILnDpc8BpQzcSgjSkwY teacher"
+
 
 async def test_a_guest_that_died_is_restarted_on_the_disk_it_had(tmp_path: Path) -> None:
     async with playground(tmp_path) as play:
@@ -59,6 +61,21 @@ async def test_a_clean_power_off_is_honoured_when_the_spec_says_so(tmp_path: Pat
         await play.relisted(container, times=2)
         assert play.boots(guest) == boots
         assert play.controller.converged
+
+
+@pytest.mark.parametrize("guest", ["b-n2", "a-n1"], ids=["kvm", "xen"])
+async def test_a_power_off_that_vcrecon_asked_for_is_not_honoured(tmp_path: Path, guest: str) -> None:
+    def honour(files: SpecFiles) -> None:
+        files.set_policy(on_poweroff="honour")
+        files.set_session("preparing")
+
+    async with playground(tmp_path, vary=honour) as play:
+        boots = play.boots(guest)
+        with play.files.editing("clusters") as document:
+            document["templates"]["node"]["authorized_keys"] = [KEY]
+        play.reload()
+        await play.happened(f"guest/{guest}", "contextualize")
+        await play.restarted(guest, boots)
 
 
 @pytest.mark.parametrize("guest", ["b-head", "a-n1"], ids=["kvm", "xen"])

@@ -157,6 +157,19 @@ def test_a_disk_is_not_touched_while_its_guest_runs(kind: str, hypervisor: str) 
     assert len(said) == (2 if kind == "copy-disk" else 1)
 
 
+@pytest.mark.parametrize("kind", ["contextualize", "copy-disk", "hold"])
+@pytest.mark.parametrize(
+    ("hypervisor", "forgets"), [("kvm", "undefine alice"), ("xen", "rm -f /run/vcrecon/xen/alice")]
+)
+def test_why_a_guest_went_down_is_forgotten_once_vcrecon_uses_its_disk(
+    kind: str, hypervisor: str, forgets: str
+) -> None:
+    """Else the power-off that vcrecon asked for is honoured as the student's, also when a move is taken back."""
+    (action,) = EVERY_ACTION[kind]
+    first = next(step for step in all_steps(action, a_bench(hypervisor)) if "alice still runs" in step.script)
+    assert forgets in first.script
+
+
 def test_an_action_that_the_spec_overtook_is_permanent() -> None:
     with pytest.raises(Permanent, match="left the spec"):
         scripts.steps(CreateVolume("c1", WHY, "nobody", elsewhere=nowhere_else("nobody", "c1")), a_bench("kvm"))

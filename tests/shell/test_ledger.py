@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.core.worlds import NOW_S, a_spec, disk, kept_disk, running, seen, silent, students_disk
+from tests.core.worlds import NOW_S, a_spec, disk, kept_disk, nowhere_else, running, seen, silent, students_disk
 
-from vcrecon.core.actions import CopyDisk, Quarantine
+from vcrecon.core.actions import CopyDisk, Quarantine, StartGuest, StopGuest
 from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.decisions import Rest
 from vcrecon.core.memory import Attempts, Claim, Consent, Intent, LastState
@@ -131,6 +131,37 @@ class TestAContainerOfAnotherMaster:
         plan = plan_container(View(Wanted(SPEC), life.world, life.record.memory, NOW_S), "c1")
         life.ledger.planned(replace(plan, decisions=(Rest("guest/g1", "whatever", ours=ours),)), SPEC)
         assert ("guest/g1" in life.record.memory.intents) is kept
+
+
+class TestAGuestThatVcreconStopped:
+    """Somebody's power-off may be honoured; ours is known by its intent, until the guest is where it ought to be."""
+
+    copies = CopyDisk("c2", "it moves", "g1", "c1", "vcg-g1", 1, 1, 1, True, "", "")
+
+    def test_is_still_known_as_such_when_what_it_was_stopped_for_fails(self, life: NewLife) -> None:
+        life.ledger.begins(StopGuest("c1", "it moves", "g1"))
+        asked = life.record.memory.intents["guest/g1"]
+        for _ in range(2):
+            life.ledger.begins(self.copies)
+            assert life.record.memory.intents["guest/g1"].action == "copy-disk"
+            life.ledger.failed(self.copies, Transient("no space left", delay_s=1), 1.0)
+            assert life.record.memory.intents["guest/g1"] == asked
+
+    def test_is_still_started_after_a_start_that_fails(self, life: NewLife) -> None:
+        life.ledger.begins(StopGuest("c1", "it moves", "g1"))
+        start = StartGuest("c1", "it stays", "g1", "vcg-g1", 1, 2, True, elsewhere=nowhere_else("g1", "c1"))
+        life.ledger.begins(start)
+        life.ledger.failed(start, Transient("another step of g1 runs", delay_s=1), 1.0)
+        assert life.record.memory.intents["guest/g1"].action == "start-guest"
+
+    def test_is_so_no_more_once_that_succeeds(self, life: NewLife) -> None:
+        life.ledger.begins(StopGuest("c1", "it moves", "g1"))
+        life.ledger.begins(self.copies)
+        life.ledger.done(self.copies, 1.0, SPEC)
+        assert "guest/g1" not in life.record.memory.intents
+        life.ledger.begins(self.copies)
+        life.ledger.failed(self.copies, Transient("no space left", delay_s=1), 1.0)
+        assert "guest/g1" not in life.record.memory.intents
 
 
 class TestAGuestThatLeftForGood:

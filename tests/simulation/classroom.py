@@ -245,6 +245,10 @@ class Classroom:
 
     def converged(self) -> bool:
         """Whether the service says so, and has looked at everything in full since anybody last changed anything."""
+        return self.looked_since() and self.main.controller.converged
+
+    def looked_since(self) -> bool:
+        """Whether what the service says comes of looks that are all later than anybody's last change or word."""
         if not self.main.alive:
             return False
         controller = self.main.controller
@@ -258,8 +262,7 @@ class Classroom:
         changed_s = controller.clock() - (self.loop.time() - self.changed_at_s)
         looks = [controller.world.current.get(station.name) for station in stations]
         return (
-            controller.converged
-            and self.changed_at_s <= looked_s <= self.loop.time() - LOOK_TAKES_S
+            self.changed_at_s <= looked_s <= self.loop.time() - LOOK_TAKES_S
             and all(look is not None and look.at_s >= changed_s for look in looks)
             and not any(station.settling for station in stations)
         )

@@ -20,6 +20,8 @@ Documents = dict[str, Any]
 Edit = Callable[[random.Random, SpecFiles], None]
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlvHWzhVvMyWQ2rNEJRdoBy8ILnDpc8BpQzcSgjSkwY"
 _STRANGER = 0.3
+_BESIDE_THE_POOL = 0.1
+"""Of the disk that a container's entry says, what its host surely has for thick disks (`vcrecon.sim.site`)."""
 
 
 def pair(rng: random.Random, everything: Documents, scratch: Path) -> tuple[Documents, Documents]:
@@ -33,14 +35,19 @@ def pair(rng: random.Random, everything: Documents, scratch: Path) -> tuple[Docu
 
 
 def is_valid(documents: Documents, scratch: Path) -> bool:
+    """Whether it is a spec, and its guests have room: `check` knows nothing of what a container has beside its pool."""
     files = SpecFiles(scratch, documents)
     files.write_all()
     (scratch / "known_hosts").write_text("")
     try:
-        load(scratch)
+        spec = load(scratch).spec
     except SpecError:
         return False
-    return True
+    return all(
+        sum(guest.disk_bytes for guest in spec.guests_on(name) if guest.storage == "thick")
+        <= container.disk_bytes * _BESIDE_THE_POOL
+        for name, container in spec.containers.items()
+    )
 
 
 def _valid(rng: random.Random, make: Callable[[], Documents], scratch: Path) -> Documents:

@@ -19,12 +19,13 @@ from vcrecon.sim.files import File
 from vcrecon.sim.lvm import Volume
 from vcrecon.sim.machine import Machine
 
+_XEN = "/run/vcrecon/xen"
 _OF_THE_GUEST_ITSELF = (WORK, "/var/log/boots")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`part` is disk, definition or state of a guest, or network, rules or leftovers of a container."""
+    """`part` is disk, definition, interfaces or state of a guest, or network, rules or leftovers of a container."""
 
     container: str
     guest: str
@@ -33,7 +34,8 @@ class Difference:
     found: object
 
     def __str__(self) -> str:
-        return f"{self.container} {self.guest} {self.part}: fresh {_short(self.fresh)}, found {_short(self.found)}"
+        fresh, found = _without(self.fresh, self.found), _without(self.found, self.fresh)
+        return f"{self.container} {self.guest} {self.part}: fresh {_short(fresh)}, found {_short(found)}"
 
 
 @dataclass
@@ -64,6 +66,7 @@ def portray(room: Classroom) -> Portrait:
     for name in room.good.containers:
         machine = room.site.hosts[name].machine
         leftovers: list[str] = []
+        taps: set[str] = set()
         for volume in machine.all_volumes():
             if f"vc.site={site}" in volume.tags and not _is_kept(volume):
                 guest = value_of(volume, "vc.guest=")
@@ -71,13 +74,17 @@ def portray(room: Classroom) -> Portrait:
                     portrait.guests.setdefault((name, guest), {})["disk"] = _disk(volume)
                 else:
                     leftovers.append(f"volume {volume.name} {sorted(volume.tags)}")
-        for domain in machine.domains.by_name.values():
-            if f"site={site} " in f"{domain.title} ":
-                parts = portrait.guests.setdefault((name, domain.name), {})
-                parts["state"], parts["definition"] = domain.state, _definition(domain)
+        for guest, mark in _marks(machine).items():
+            if f"site={site} " in mark:
+                domain = machine.domains.by_name.get(guest)
+                parts = portrait.guests.setdefault((name, guest), {})
+                parts["state"] = domain.state if domain is not None else "shut off"
+                parts["definition"] = {"mark": mark} | (_definition(domain) if domain is not None else {})
+                parts["interfaces"] = _links(machine, set(domain.taps) if domain is not None else set())
+                taps |= parts["interfaces"].keys()
         leftovers += [f"mount {mount.target}" for mount in machine.files.mounts if "vcrecon" in mount.target]
         portrait.containers[name] = {
-            "network": _links(machine),
+            "network": _links(machine, machine.network.links.keys() - taps),
             "rules": [t.text() for (_, table), t in sorted(machine.nft.tables.items()) if table == "vcrecon"],
             "leftovers": leftovers,
         }
@@ -107,24 +114,42 @@ def _files(volume: Volume) -> dict[str, str]:
     return found
 
 
+def _marks(machine: Machine) -> dict[str, str]:
+    """Guest to its definition's mark: the title of a libvirt domain, the first line of a Xen guest's configuration."""
+    marks = {domain.name: domain.title for domain in machine.domains.by_name.values()}
+    for file in machine.files.listdir(_XEN) if machine.files.exists(_XEN) else []:
+        if file.endswith(".cfg"):
+            marks[file.removesuffix(".cfg")] = machine.files.read(f"{_XEN}/{file}").decode().partition("\n")[0]
+    return marks
+
+
 def _definition(domain: Domain) -> dict[str, object]:
     nics = sorted((nic.mac, nic.bridge) for nic in domain.nics)
     return {
-        "title": domain.title, "memory": domain.memory_bytes, "cores": domain.vcpus, "nics": nics,
+        "memory": domain.memory_bytes, "cores": domain.vcpus, "nics": nics,
         "disks": domain.disks, "kernel": domain.kernel, "initrd": domain.initrd, "cmdline": domain.cmdline,
     }  # fmt: skip
 
 
-def _links(machine: Machine) -> dict[str, Any]:
-    """Bridges, VLANs and the guests' interfaces on them. `vcbr7` is somebody else's (`foreign`)."""
+def _links(machine: Machine, names: set[str]) -> dict[str, Any]:
+    """Bridges and VLANs, or the interfaces of a guest on them. `vcbr7` is somebody else's (`foreign`)."""
     return {
         link.name: (
             link.kind, link.mtu, link.up, link.master, link.lower, link.vlan_id, link.alias,
             sorted(link.bridge.items()), sorted(link.addresses),
         )
         for link in machine.network.links.values()
-        if link.name.startswith("vc") and link.name != "vcbr7"
+        if link.name in names and link.name.startswith("vc") and link.name != "vcbr7"
     }  # fmt: skip
+
+
+def _without(value: object, other: object) -> object:
+    """What of `value` is not the same in `other`: of disks with hundreds of files only those that tell."""
+    if not isinstance(value, dict) or not isinstance(other, dict):
+        return value
+    return {
+        key: _without(part, other.get(key)) for key, part in value.items() if key not in other or part != other[key]
+    }
 
 
 def _short(value: object) -> str:

@@ -126,6 +126,12 @@ def _domain(action: StartGuest | StopGuest, wanted: Wanted, seen: Seen, memory: 
     )
 
 
+def _forgotten(seen: Seen, guest: str) -> Seen:
+    """The hypervisor forgets a guest whose disk is worked on, and with it why the guest went down."""
+    domains = seen.domains if isinstance(seen.domains, tuple) else ()
+    return replace(seen, domains=tuple(domain for domain in domains if domain.guest != guest))
+
+
 def _change(seen: Seen, volume: str, change: Callable[[Volume], Volume | None]) -> Seen:
     if not isinstance(seen.storage, Storage):
         return seen
@@ -149,7 +155,7 @@ def _disk(action: Action, wanted: Wanted, seen: Seen, memory: Memory) -> Seen:
             return _add(seen, Volume(name, action.guest, action.epoch, guest.disk_bytes, 0, image))
         case Contextualize():
             context = wanted.context(wanted.spec.guests[action.guest])
-            return _change(seen, action.volume, lambda v: replace(v, context=context))
+            return _change(_forgotten(seen, action.guest), action.volume, lambda v: replace(v, context=context))
         case CopyDisk():
             stamp = (action.epoch, action.boots)
             copied = Volume(
@@ -167,10 +173,9 @@ def _disk(action: Action, wanted: Wanted, seen: Seen, memory: Memory) -> Seen:
         case MarkTouched():
             return _change(seen, action.volume, lambda v: replace(v, touched=True))
         case Hold():
-            # The hypervisor forgets the guest, so that nobody starts it while a person writes to its disk.
-            domains = seen.domains if isinstance(seen.domains, tuple) else ()
-            seen = replace(seen, domains=tuple(domain for domain in domains if domain.guest != action.guest))
-            return _change(seen, action.volume, lambda v: replace(v, held=True, boots=action.boots))
+            return _change(
+                _forgotten(seen, action.guest), action.volume, lambda v: replace(v, held=True, boots=action.boots)
+            )
         case Release():
             return _change(seen, action.volume, lambda v: replace(v, held=False))
         case Quarantine():

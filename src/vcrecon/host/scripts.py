@@ -69,6 +69,10 @@ class Bench:
         """A disk is read, put aside or removed only while nothing writes to it."""
         return self.hypervisor(container).require_off(guest, UNSAFE)
 
+    def forget_why_off(self, container: str, guest: str) -> list[str]:
+        """As `require_off`; why it went down is forgotten, for it did so for vcrecon: it boots once it is wanted."""
+        return self.require_off(container, guest) + self.hypervisor(container).forget(guest)
+
     def disks(self, container: str) -> Disks:
         spec = self.wanted.spec
         return Disks.of(spec.containers[container], spec.site.name)
@@ -98,7 +102,7 @@ def copy(action: CopyDisk, bench: Bench) -> Copy:
     here, there = bench.disks(action.container), bench.disks(action.source)
     guest = bench.wanted.spec.guests[action.guest]
     thick = guest.storage == "thick"
-    off = bench.require_off(action.source, action.guest)
+    off, forget = bench.require_off(action.source, action.guest), bench.forget_why_off(action.source, action.guest)
     tags = [
         f"vc.image={action.image}" if action.image else "",
         f"vc.context={action.context}" if action.context else "",
@@ -112,7 +116,7 @@ def copy(action: CopyDisk, bench: Bench) -> Copy:
 
     return Copy(
         Step(action.container, locked(action.guest, here.receive(action.guest, action.size_bytes, thick=thick))),
-        Step(action.source, locked(action.guest, off + there.send(action.source_volume)), deadline_s=TRANSFER_S),
+        Step(action.source, locked(action.guest, forget + there.send(action.source_volume)), deadline_s=TRANSFER_S),
         Step(
             action.container,
             locked(action.guest, here.write(action.guest, thick=thick)),
@@ -191,7 +195,7 @@ def _contextualize(action: Contextualize, bench: Bench) -> list[Step]:
     stdin += (own.archive if own else b"") + context.archive(found)
     sighting = bench.world.on(action.container).get(action.guest)
     old = sighting.volume.context if sighting and sighting.volume else ""
-    lines = bench.require_off(action.container, action.guest)
+    lines = bench.forget_why_off(action.container, action.guest)
     lines += bench.disks(action.container).contextualize(
         action.volume, wanted.context(guest), old, context.DIRECTORIES, own
     )
@@ -230,8 +234,7 @@ def _stop_guest(action: StopGuest, bench: Bench) -> list[Step]:
 
 
 def _quarantine(action: Quarantine, bench: Bench) -> list[Step]:
-    lines = bench.require_off(action.container, action.guest)
-    lines += bench.hypervisor(action.container).forget(action.guest)
+    lines = bench.forget_why_off(action.container, action.guest)
     lines += bench.disks(action.container).quarantine(action.guest, action.volume, action.epoch, action.why)
     return [_guest_step(action, lines)]
 
@@ -242,9 +245,7 @@ def _restore(action: Restore, bench: Bench) -> list[Step]:
 
 
 def _hold(action: Hold, bench: Bench) -> list[Step]:
-    lines = bench.require_off(action.container, action.guest)
-    # Without its definition nobody starts it by hand, and why it went down is forgotten: it boots once released.
-    lines += bench.hypervisor(action.container).forget(action.guest)
+    lines = bench.forget_why_off(action.container, action.guest)  # and nobody starts it by hand
     return [_guest_step(action, lines + bench.disks(action.container).hold(action.guest, action.volume, action.boots))]
 
 
@@ -254,8 +255,7 @@ def _release(action: Release, bench: Bench) -> list[Step]:
 
 
 def _discard(action: Discard, bench: Bench) -> list[Step]:
-    lines = bench.require_off(action.container, action.guest)
-    lines += bench.hypervisor(action.container).forget(action.guest)
+    lines = bench.forget_why_off(action.container, action.guest)
     return [_guest_step(action, lines + bench.disks(action.container).discard(action.volume))]
 
 

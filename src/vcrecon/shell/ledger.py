@@ -72,6 +72,8 @@ class Ledger:
         self._silent: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         """The kind of action that failed last, by subject."""
+        self._stopped: dict[str, Intent] = {}
+        """The intent to stop each guest whose disk is worked on since: it went down for us."""
         self._moving: set[str] = set()
         """Guests that an action under way gives to another container."""
         self.details: dict[str, str] = {}
@@ -170,6 +172,9 @@ class Ledger:
             claim = self.record.memory.claims.get(action.guest)
             if claim is not None and claim.container != action.container:
                 self._moving.add(action.guest)
+        before = self.record.memory.intents.get(action.subject)
+        if before is not None and before.action == StopGuest.kind and not isinstance(action, StartGuest | StopGuest):
+            self._stopped[action.subject] = before
         with self.record.batch() as batch:
             batch.put_intent(Intent(action.subject, action.kind, now_s))
             if isinstance(action, CreateVolume):
@@ -183,6 +188,7 @@ class Ledger:
     def done(self, action: Action, seconds: float, spec: Spec) -> None:
         """The action's commands all succeeded; the next look proves the rest."""
         memory, subject = self.record.memory, action.subject
+        self._stopped.pop(subject, None)
         with self.record.batch() as batch:
             batch.event(subject, action.kind, action.reason, container=action.container, seconds=round(seconds, 3))
             if isinstance(action, StartGuest) and action.boots > 1:
@@ -289,7 +295,9 @@ class Ledger:
         )
         with self.record.batch() as batch:
             batch.put_attempts(subject, attempts)
-            if not isinstance(action, StopGuest):
+            if subject in self._stopped:
+                batch.put_intent(self._stopped.pop(subject))
+            elif not isinstance(action, StartGuest | StopGuest):
                 batch.remove_intent(subject)
             batch.event(subject, "failed", str(error), action=action.kind, error=error.kind, tries=attempts.count)
         self.metrics.action_failed(action.kind, error.kind, seconds)
