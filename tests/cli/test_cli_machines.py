@@ -44,7 +44,7 @@ class TestReinstall:
         controls.machine = a_found_container(guests=["a-head"], touched=["a-head"])
         result = vcrecon("reinstall", "c01", "--yes", "--state", state)
         assert result.code == 1
-        assert "Take it away first: vcrecon evacuate c01" in result.err
+        assert "Take it away first: `vcrecon evacuate c01`" in result.err
         assert "vcrecon reinstall c01 --give-up a-head" in result.err
         assert controls.asked == []
 

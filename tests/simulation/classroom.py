@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,15 +197,15 @@ class Classroom:
 
     # --- students ------------------------------------------------------------------------------------------
 
-    async def write_new_work(self, guests: Iterable[str] | None = None) -> None:
+    async def write_new_work(self, guests: Iterable[str] | None = None, *, but: Container[str] = ()) -> None:
         """Each student whose guest runs writes something new, so that an outdated disk can be told from the newest.
 
-        With `guests` only theirs, and nobody writes whose disk a person has just given up.
+        With `guests` only theirs, and nobody writes whose disk a person has just given up. Not those in `but`.
         """
         told = {guest for kind, guest in self.consents if kind != "reinstall"} | self.given_up
         for guest in sorted(self.home if guests is None else set(guests) - told):
             hosts = self.hosts_of(guest)
-            if len(hosts) != 1:
+            if len(hosts) != 1 or guest in but:
                 continue
             disk = next((v for name, _, v in self.disks(guest) if name == hosts[0] and guest in v.opened_by), None)
             if disk is None or disk.look() is None or "vc.touched" not in disk.tags:

@@ -30,6 +30,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.simulation.classroom import Classroom
+from tests.simulation.disks import epoch_of, is_live
 from tests.simulation.entropy import bury_in_silence, require_fixed_hashes, seeded
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.machine import Switch
@@ -426,7 +427,11 @@ class Desk(RuleBasedStateMachine):
 
     @rule()
     def students_work(self) -> None:
-        self.do(self.room.write_new_work)
+        """Not on a disk that was given up and is still there: what is written before it goes is lost with it."""
+        room = self.room
+        live = [(guest, epoch_of(v)) for guest in room.home for _, _, v in room.disks(guest) if is_live(v)]
+        going = {guest for guest, epoch in live if (guest, epoch) in room.may_go}
+        self.do(lambda: room.write_new_work(but=going))
 
     # --- what must hold after each step ----------------------------------------------------------------------------
 

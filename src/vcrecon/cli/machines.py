@@ -45,8 +45,8 @@ def reinstall(
     missing = [guest for guest in found["touched"] if guest not in named]
     if missing:
         raise Refused(
-            f"students' work is on {name}: {listed(missing)}. Take it away first: vcrecon evacuate {name}. "
-            f"To lose it: vcrecon reinstall {name} --give-up {' --give-up '.join(missing)}"
+            f"students' work is on {name}: {listed(missing)}. Take it away first: `vcrecon evacuate {name}`. "
+            f"To lose it: `vcrecon reinstall {name} --give-up {' --give-up '.join(missing)}`"
         )
     say(_what_reinstall_means(found))
     confirm(f"Install {name} anew?", yes=yes, what="reinstall")
