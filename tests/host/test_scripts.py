@@ -281,9 +281,12 @@ class Stubs:
         file.write_text(f'#!/bin/sh\necho "{name} $*" >> {self.log}\n{body}\n')
         file.chmod(0o755)
 
-    def run(self, script: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def run(self, script: str, stdin: bytes = b"", stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
         environment = {"PATH": f"{self.directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
-        return subprocess.run(["sh", "-c", script], input=stdin, env=environment, capture_output=True, check=False)
+        command = ["sh", "-c", script]
+        return subprocess.run(
+            command, input=stdin, env=environment, stdout=subprocess.PIPE, stderr=stderr, check=False
+        )  # fmt: skip
 
     @property
     def calls(self) -> list[str]:
@@ -310,7 +313,9 @@ def rule_set() -> bytes:
 class TestRealShell:
     """The pure parts run in real sh, with real tar, grep and sha256sum; LVM and mounts are stubs."""
 
-    def contextualize(self, stubs: Stubs, tree: Path, cut: slice = slice(None)) -> subprocess.CompletedProcess[bytes]:
+    def contextualize(
+        self, stubs: Stubs, tree: Path, cut: slice = slice(None), stderr: int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run the step with its standard input; `cut` is the part of the archive that arrives."""
         for name in ("lvchange", "mount", "umount", "xfs_growfs"):
             stubs.add(name)
@@ -320,7 +325,7 @@ class TestRealShell:
         script = lines(DISKS.contextualize("vcg-alice", "new", "old", context.DIRECTORIES))
         script = script.replace("/run/vcrecon/mnt/vcg-alice", str(tree))
         found = context.files(a_guest("alice"), [("10.1.1.11", "alice")], [SERVICE], SITE_SECRET)
-        return stubs.run(script, context.password_line(PASSWORD_HASH) + context.archive(found)[cut])
+        return stubs.run(script, context.password_line(PASSWORD_HASH) + context.archive(found)[cut], stderr)
 
     def test_one_standard_input_serves_the_password_and_then_tar(self, stubs: Stubs, tmp_path: Path) -> None:
         tree = tmp_path / "tree"
@@ -341,6 +346,19 @@ class TestRealShell:
         assert b"the context was cut off on its way" in result.stderr
         assert (tree / "etc/hostname").exists()
         assert not [call for call in stubs.calls if "addtag" in call]
+
+    def test_a_step_that_fails_when_nobody_listens_any_more_leaves_nothing_mounted(
+        self, stubs: Stubs, tmp_path: Path
+    ) -> None:
+        tree = tmp_path / "tree"
+        (tree / "etc").mkdir(parents=True)
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            self.contextualize(stubs, tree, slice(0, 512 * 7), stderr=writing)
+        finally:
+            os.close(writing)
+        assert stubs.calls[-1] == f"umount {tree}"
 
     def test_no_command_line_shows_the_password(self, stubs: Stubs, tmp_path: Path) -> None:
         tree = tmp_path / "tree"

@@ -130,6 +130,8 @@ SCRIPTS = [
     "trap 'echo bye' EXIT; echo hello; exit 3",
     "trap 'echo bye' EXIT; trap - EXIT; echo hello",
     "trap 'echo outer' EXIT; (trap 'echo inner' EXIT; echo sub); echo main",
+    "{ (trap 'echo bye >&2' EXIT; while :; do echo lost; done) 2>&3 | :; } 3>&1",
+    "{ (trap 'echo bye >&2' EXIT; trap 'exit 1' PIPE; while :; do echo lost; done) 2>&3 | :; } 3>&1",
     "(echo bg) & wait; echo fg; (exit 3) & wait $!; echo $?",
     # built-ins
     "printf '%s-%s\\n' a b c; printf '%d %05d %x %o %c|%-5s|%5s|\\n' 42 42 255 8 xyz ab cd",

@@ -38,6 +38,8 @@ PAUSES_S = {0.0: 8, 0.05: 4, 1.0: 4, 5.0: 4, 20.0: 2, 60.0: 1, 300.0: 0.3}
 """Between two strikes, and how often each: most of what goes wrong does so while something is under way."""
 STORIES = 0.6
 """How many of the rounds have a story among their strikes."""
+TERMINATED = 143
+"""The status of a program that was ended by SIGTERM."""
 _MEMORY = Path("/dev/shm")
 
 
@@ -176,8 +178,8 @@ class Play:
             await asyncio.sleep(2.0)
             self._help_where_only_people_can()  # also with what a last look has just shown
         for host in room.site.hosts.values():
-            if host.programs.held_locks and host.faults.hanging:
-                host.programs.kill_all()  # a strike's doing, and nobody waits for what it keeps: else a leak
+            for hanging in host.faults.hanging if host.programs.held_locks else ():
+                hanging.set_result(TERMINATED)  # a strike's doing, and nobody waits for what it keeps: else a leak
         steps: list[str] = []
         listener = room.network.on_message
 

@@ -226,6 +226,9 @@ class Truth:
         async def before(command: Command) -> int | None:
             self._look_at(host, machine, command)
             status: int | None = await faults(command)
+            if status and command.argv[0] == "umount":  # a strike's doing: no step under way can help what it leaves
+                for key in [key for key in self._mounted if key[0] == host]:
+                    del self._mounted[key]
             return status
 
         return before

@@ -76,7 +76,7 @@ class Disks:
             f"mkdir -p {mount}",
             f"mount -t xfs -o nouuid {block} {mount}",
             # A full disk must not leave it mounted until the next try, which may be minutes away.
-            f"trap 'umount {mount}' EXIT",
+            *_at_the_end(f"umount {mount}"),
             f"words=$({TAR} -C {mount} -f {archive} 2>&1) || {{",
             *(f"  {line}" for line in _not_unpacked(image)),
             "}",
@@ -174,7 +174,7 @@ class Disks:
             f"mkdir -p {mount}",
             f"if mountpoint -q {mount}; then umount {mount}; fi",
             f"mount -t xfs -o nouuid {block} {mount}",
-            f"trap '{clean}umount {mount}' EXIT",
+            *_at_the_end(f"{clean}umount {mount}"),
             f"for path in {checks}; do",
             '  if [ -L "$path" ]; then',
             '    echo "$path is a symbolic link: not written" >&2',
@@ -373,6 +373,14 @@ def _unmount(mount: str, hooks: Hooks | None) -> list[str]:
         "let the hook wait for what it starts"
     )
     return [f"umount {mount} || {{ {refuse('hook-failed', words)}; }}"]
+
+
+def _at_the_end(command: str) -> list[str]:
+    """Run it however the script ends from here on, until `trap - EXIT`.
+
+    When the master is gone nobody hears what went wrong: SIGPIPE would end the shell there, without its EXIT trap.
+    """
+    return [f"trap '{command}' EXIT", "trap 'exit 1' PIPE"]
 
 
 def _not_unpacked(image: Image) -> list[str]:

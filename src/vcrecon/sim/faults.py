@@ -23,11 +23,12 @@ class Fault:
 
 @dataclass(slots=True)
 class Faults:
-    """All faults of a host. `slow_s` is added to every command, in seconds; `hanging` counts those that hang now."""
+    """All faults of a host. `slow_s` is added to every command, in seconds."""
 
     slow_s: float = 0.0
     waiting: list[Fault] = field(default_factory=list)
-    hanging: int = 0
+    hanging: list[asyncio.Future[int]] = field(default_factory=list)
+    """Commands that hang now: each ends with the status that is put here, as by a signal."""
 
     async def before(self, process: Process) -> int | None:
         """The hook for `Programs`: the status of a command that must fail, or None to let it run."""
@@ -47,11 +48,12 @@ class Faults:
             if fault.times <= 0:
                 self.waiting.remove(fault)
         if fault.hangs:
-            self.hanging += 1
+            ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self.hanging.append(ended)
             try:
-                await asyncio.get_running_loop().create_future()
+                return await ended
             finally:
-                self.hanging -= 1
+                self.hanging.remove(ended)
         if fault.stderr:
             await process.fail(fault.stderr)
         return fault.status

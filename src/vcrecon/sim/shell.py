@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import posixpath
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,7 @@ class Shell:
         self.background_pid = 0
         self.jobs: dict[int, asyncio.Task[int]] = {}
         self.exit_trap = ""
+        self.pipe_trap = ""
         self.line = 1
 
     def subshell(self) -> Shell:
@@ -122,7 +124,7 @@ class Shell:
         copy.readonly = set(self.readonly)
         copy.locals = [dict(frame) for frame in self.locals]
         copy.jobs = {}
-        copy.exit_trap = ""
+        copy.exit_trap = copy.pipe_trap = ""
         copy.is_process = False
         return copy
 
@@ -232,7 +234,8 @@ class Shell:
         """Evaluate `command` as the whole life of this (sub)shell."""
         status = await self._guarded(self.evaluate(command, tested))
         trap, self.exit_trap = self.exit_trap, ""
-        return await self._guarded(self._run_trap(trap, status)) if trap else status
+        ran_on = trap and status != BROKEN_PIPE_STATUS
+        return await self._guarded(self._run_trap(trap, status)) if ran_on else status
 
     # -- variables and files --------------------------------------------------------------------------
 
@@ -508,7 +511,12 @@ class Shell:
         try:
             return await BUILTINS[words[0]](self, words)
         except BrokenPipeError:
-            raise
+            if not self.pipe_trap:
+                raise
+            with contextlib.suppress(BrokenPipeError):
+                await self.complain(f"{words[0]}: {words[0]}: I/O error")
+            await self.run_text(self.pipe_trap)
+            return 1
         except OSError:
             await self.complain(f"{words[0]}: {words[0]}: I/O error")
             return 1

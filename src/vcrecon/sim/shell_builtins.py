@@ -358,6 +358,8 @@ async def _trap(shell: Shell, words: list[str]) -> int:
             return 1
         if name == "EXIT":
             shell.exit_trap = "" if action == "-" else action
+        if name == "PIPE":
+            shell.pipe_trap = "" if action == "-" else action
     return 0
 
 
