@@ -237,7 +237,8 @@ def _excuse(play: Play, difference: Difference, since_s: float, before: dict[str
         assert isinstance(fresh, dict)
         assert isinstance(found, dict)
         links = machine.network.links
-        stay = all(links[tap].master in ("", nic.bridge) for tap, nic in zip(domain.taps, domain.nics, strict=True))
+        own = zip(domain.taps, [nic.bridge for nic in domain.nics], strict=True)
+        stay = all(links[tap].master == (bridge if bridge in links else "") for tap, bridge in own)
         # An interface is named after its VLAN: one whose network is the same in B is as B has it.
         if stay and all(fresh[tap] == found[tap] for tap in fresh.keys() & found.keys()):
             return "interfaces of a running guest"

@@ -172,9 +172,7 @@ class Ledger:
             claim = self.record.memory.claims.get(action.guest)
             if claim is not None and claim.container != action.container:
                 self._moving.add(action.guest)
-        before = self.record.memory.intents.get(action.subject)
-        if before is not None and before.action == StopGuest.kind and not isinstance(action, StartGuest | StopGuest):
-            self._stopped[action.subject] = before
+        self._keep_stop(action)
         with self.record.batch() as batch:
             batch.put_intent(Intent(action.subject, action.kind, now_s))
             if isinstance(action, CreateVolume):
@@ -184,6 +182,12 @@ class Ledger:
         if action.subject in self.record.memory.attempts:
             self.metrics.retried(action.kind)
         _log.debug("begins", action=action.kind, subject=action.subject, container=action.container)
+
+    def _keep_stop(self, action: Action) -> None:
+        """What is done to the disk of a guest that was stopped for it takes the place of the intent to stop."""
+        before = self.record.memory.intents.get(action.subject)
+        if before is not None and before.action == StopGuest.kind and not isinstance(action, StartGuest | StopGuest):
+            self._stopped[action.subject] = before
 
     def done(self, action: Action, seconds: float, spec: Spec) -> None:
         """The action's commands all succeeded; the next look proves the rest."""
@@ -217,13 +221,7 @@ class Ledger:
                     batch.remove_claim(action.guest)
         self.metrics.action_done(action.kind, seconds)
         self._count_guest(action, spec)
-        _log.info(
-            action.kind,
-            subject=subject,
-            container=action.container,
-            reason=action.reason,
-            s=round(seconds, 3),
-        )
+        _log.info(action.kind, subject=subject, container=action.container, reason=action.reason, s=round(seconds, 3))
 
     def _clears_away(self, action: Action) -> bool:
         """To throw a failed copy away, or put an old disk aside, is no success of what failed (S8)."""
