@@ -10,6 +10,7 @@ from asyncio import Future
 from collections.abc import Callable
 
 from tests.simulation.disks import is_live
+from tests.simulation.machine import STEPS
 from tests.simulation.outages import Outages
 from tests.simulation.specs import CANARY, IMAGES, SINGLES
 from tests.simulation.truth import LOCK
@@ -257,6 +258,21 @@ class Stories(Outages):
         if self.truth.edits.frozen and container in self.room.main.on_disk("tickets") - before:
             self.truth.violate("S6", f"{container} is to be installed anew while too many containers do not answer")
         return container
+
+    async def install_in_vain(self) -> str:
+        """A machine is to be installed anew; its installer fails at the disks, or is heard of no more after a step."""
+        container = self.one_of(self.room.machines)
+        machine = self.room.machines[container]
+        machine.fails = self.rng.random() < 0.4
+        machine.stops_at = "" if machine.fails else self.rng.choice(STEPS)
+        words = self.reinstall_one(container, named=True)
+        if container not in self.room.main.switches:
+            machine.boot()  # by hand
+        await asyncio.sleep(self.rng.choice([20.0, 60.0, 900.0]))
+        if self.rng.random() < 0.5:
+            machine.fails, machine.stops_at = False, ""
+            await asyncio.sleep(60)
+        return f"{words} {machine.stops_at or 'at its disks'}"
 
     # --- disks and images ----------------------------------------------------------------------------------
 

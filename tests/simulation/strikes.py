@@ -41,9 +41,9 @@ class Strikes(Stories):
             self.moved_after_class: 2, self.moved_with_rot: 1, self.reverted_while_copying: 1, self.copies_in_vain: 2,
             self.namesake_beside_its_disk: 2, self.held_and_forgotten: 1, self.taken_for_dead: 4,
             self.power_fence_in_vain: 4, self.partition_and_edit: 4, self.reinstalled_meanwhile: 3,
-            self.lose_disk_and_fall: 2, self.no_room: 2, self.bad_image: 3, self.large_edits: 3,
-            self.dropped_after_an_action: 2, self.no_ping: 2, self.mute_host: 2, self.switched_off_in_peace: 2,
-            self.fails_for_all_lives: 1, self.two_at_work: 1, self.crashes_for_long: 2,
+            self.install_in_vain: 3, self.lose_disk_and_fall: 2, self.no_room: 2, self.bad_image: 3,
+            self.large_edits: 3, self.dropped_after_an_action: 2, self.no_ping: 2, self.mute_host: 2,
+            self.switched_off_in_peace: 2, self.fails_for_all_lives: 1, self.two_at_work: 1, self.crashes_for_long: 2,
         }  # fmt: skip
 
     async def strike(self) -> None:
