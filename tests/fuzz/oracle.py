@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
@@ -179,8 +180,15 @@ def _lies_in(problem: Problem, case: Case, directory: Path) -> bool:
     content = case.changes.get(problem.file, BASES[case.base].files[problem.file])
     if not isinstance(content, bytes):
         return False
+    lines, longest = _size(content)
+    return 1 <= problem.line <= lines + 1 and 0 <= problem.column <= longest + 2
+
+
+@lru_cache(maxsize=4)
+def _size(content: bytes) -> tuple[int, int]:
+    """How many lines there are, and how long the longest is: once for all findings, since a file may have megabytes."""
     lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", content.decode("utf-8", "replace"))
-    return 1 <= problem.line <= len(lines) + 1 and 0 <= problem.column <= len(max(lines, key=len)) + 2
+    return len(lines), len(max(lines, key=len))
 
 
 def _where(error: BaseException) -> str:

@@ -7,6 +7,7 @@ say what a number is, so `on`, `010` and `52:54:00:12:34:56` mean what they look
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -23,6 +24,8 @@ that leave it readable are told."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""What ends a line in YAML 1.1, by which the parser counts them."""
 _STANDARD = "tag:yaml.org,2002:"
 _SCALAR_TAGS = frozenset(_STANDARD + name for name in ("str", "int", "float", "bool", "null"))
 
@@ -129,13 +132,13 @@ def _refused(file: str, line: int, column: int, message: str) -> Source:
 
 
 def _position(before: bytes) -> tuple[int, int]:
-    tail = before[before.rfind(b"\n") + 1 :]
-    return before.count(b"\n") + 1, len(tail.decode("utf-8", "replace")) + 1
+    lines = _BREAK.split(before.decode("utf-8", "replace"))
+    return len(lines), len(lines[-1]) + 1
 
 
 def _begins_with_tab(text: str, line: int) -> bool:
     """Whether the indentation of a line, counted from 0, holds a tab."""
-    found = "".join(text.split("\n")[line : line + 1])
+    found = "".join(_BREAK.split(text)[line : line + 1])
     return "\t" in found[: len(found) - len(found.lstrip())]
 
 
