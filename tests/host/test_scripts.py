@@ -166,8 +166,16 @@ def test_why_a_guest_went_down_is_forgotten_once_vcrecon_uses_its_disk(
 ) -> None:
     """Else the power-off that vcrecon asked for is honoured as the student's, also when a move is taken back."""
     (action,) = EVERY_ACTION[kind]
+    if isinstance(action, CopyDisk):
+        action = replace(action, container="c2", source="c1")  # where it is
     first = next(step for step in all_steps(action, a_bench(hypervisor)) if "alice still runs" in step.script)
     assert forgets in first.script
+
+
+def test_a_copy_forgets_no_stranger_of_the_guests_name() -> None:
+    """The source shows no domain of ours: what has the name there is somebody's (S5)."""
+    (action,) = EVERY_ACTION["copy-disk"]
+    assert not any("undefine" in step.script for step in all_steps(action, a_bench("kvm")))
 
 
 def test_an_action_that_the_spec_overtook_is_permanent() -> None:

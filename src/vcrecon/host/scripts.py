@@ -102,7 +102,10 @@ def copy(action: CopyDisk, bench: Bench) -> Copy:
     here, there = bench.disks(action.container), bench.disks(action.source)
     guest = bench.wanted.spec.guests[action.guest]
     thick = guest.storage == "thick"
-    off, forget = bench.require_off(action.source, action.guest), bench.forget_why_off(action.source, action.guest)
+    off = forget = bench.require_off(action.source, action.guest)
+    sighting = bench.world.on(action.source).get(action.guest)
+    if sighting is not None and sighting.domain is not None:  # else a stranger may have its name there (S5)
+        forget = bench.forget_why_off(action.source, action.guest)
     tags = [
         f"vc.image={action.image}" if action.image else "",
         f"vc.context={action.context}" if action.context else "",
