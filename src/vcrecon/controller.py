@@ -235,7 +235,7 @@ class Controller:
                 self.bare_metal.saw(observation)
             else:
                 self._spawn(self.bare_metal.ask_switch(station.name), lasts=False)
-        if self._survey.end(self.spec.containers, self.world):
+        if self._survey.end(self.spec.containers, self.world, self.spec.site.limits):
             self.wake(self.stations)
         self._mind_other_masters()
         plan = obeying(plan_container(self.view(), station.name), self.world, self._quiet)

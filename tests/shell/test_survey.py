@@ -9,7 +9,7 @@ import pytest
 from tests.core.worlds import NOW_S, a_spec, running, seen, silent, students_disk
 
 from vcrecon.core.memory import SURVEY
-from vcrecon.core.observation import UNKNOWN, Observation, Unseen
+from vcrecon.core.observation import UNKNOWN, Observation, Storage, Unseen
 from vcrecon.core.world import World
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
@@ -32,7 +32,7 @@ class Beginning:
             self.world.observe(observation)
             self.survey.begin(SPEC.containers)
             self.ledger.saw(observation, self.world, SPEC)
-            self.survey.end(SPEC.containers, self.world)
+            self.survey.end(SPEC.containers, self.world, SPEC.site.limits)
 
     @property
     def complete(self) -> bool:
@@ -75,6 +75,30 @@ def test_one_that_does_not_may_hold_any_guest_until_it_does(site: Beginning, thi
     assert not site.complete
     site.looks_at(seen("c3"))
     assert site.complete
+
+
+def unused(name: str) -> Observation:
+    """A container that never held a guest: not even an image's volume is there."""
+    return seen(name, storage=Storage(True))
+
+
+def test_a_silent_one_of_a_site_without_a_trace_of_guests_is_taken_for_empty(site: Beginning) -> None:
+    site.looks_at(unused("c1"), unused("c2"), silent("c3"))
+    assert site.complete
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [unused("c1"), silent("c2"), silent("c3")],
+        [unused("c1"), unused("c2"), seen("c3", domains=UNKNOWN)],
+        [unused("c1"), unused("c2"), Unseen("c3", NOW_S, "connection-lost", "the connection was lost")],
+    ],
+    ids=["most are silent", "one shows no guests", "one speaks SSH"],
+)
+def test_not_where_most_are_silent_or_one_is_on(site: Beginning, others: list[Observation]) -> None:
+    site.looks_at(*others)
+    assert not site.complete
 
 
 def test_one_without_the_programs_holds_no_guests(site: Beginning) -> None:

@@ -122,6 +122,12 @@ class World:
         """The guests with traces on a container when it was last seen."""
         return self._guests_of.get(container, {})
 
+    @property
+    def used(self) -> bool:
+        """Whether a container shows what only a site leaves that had guests before: their traces, a golden volume."""
+        goldens = (seen.storage.goldens for seen in self._known.values() if isinstance(seen.storage, Storage))
+        return bool(self.sightings) or any(goldens)
+
     def known(self, container: str) -> Seen | None:
         """The last that a container showed, with what it had shown before where it showed nothing."""
         return self._known.get(container)

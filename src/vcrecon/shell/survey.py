@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from vcrecon.core.memory import SURVEY, Intent
-from vcrecon.core.observation import Seen
-from vcrecon.core.world import World
+from vcrecon.core.observation import Seen, Unseen
+from vcrecon.core.world import World, allowed
 from vcrecon.shell.record import Record
+from vcrecon.spec.model import Limits
+
+_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large", "channel-refused", "deadline", "connection-lost"})
+"""Kinds of Unseen that come from a host that speaks SSH with us: it runs, and may run guests."""
 
 
 class Survey:
@@ -39,20 +43,19 @@ class Survey:
                 for name in new:
                     batch.put_unshown(name, self._clock())
 
-    def end(self, containers: Collection[str], world: World) -> bool:
+    def end(self, containers: Collection[str], world: World, limits: Limits) -> bool:
         """Once every container was looked at: may one hold guests that this record knows nothing of? True if over.
 
-        One that is silent, or lets us in and does not show what it holds, may: on a new site too, for a record that
-        was lost is no different. The claims are complete when the last has shown it, however late.
+        The claims are complete at the latest when the last of them has shown what it holds.
         """
         memory = self._record.memory
         if (memory.claims_complete and not self.on) or any(name not in world.current for name in containers):
             return False
-        doubt = any(
-            name not in memory.shown and not _lacks_programs(world, name) for name in {*containers, *memory.unshown}
-        )
-        if doubt and not self.on:
+        expected = {*containers, *memory.unshown}
+        hidden = {name for name in expected if name not in memory.shown and not _lacks_programs(world, name)}
+        if hidden and not self.on:
             return False
+        doubt = bool(hidden) and not _new_site(hidden, len(expected), world, limits)
         with self._record.batch() as batch:
             batch.set_claims_complete(not doubt)
             batch.remove_intent(SURVEY)
@@ -60,6 +63,16 @@ class Survey:
                 batch.remove_unshown(name)
         self.on = False
         return True
+
+
+def _new_site(hidden: Collection[str], total: int, world: World, limits: Limits) -> bool:
+    """Whether those that did not show what they hold may be taken for empty: a few silent ones of an unused site.
+
+    On a small site a few may be all that hold guests: most must have shown that they hold none.
+    """
+    if world.used or len(hidden) > min(allowed(limits, total), (total - 1) // 2):
+        return False
+    return all(isinstance(seen := world.current.get(name), Unseen) and seen.kind not in _LET_US_IN for name in hidden)
 
 
 def _lacks_programs(world: World, container: str) -> bool:
