@@ -145,7 +145,6 @@ async def with_c01_blank(play: Playground) -> None:
 async def test_an_outranked_master_serves_no_boots_and_the_promoted_one_installs(tmp_path: Path) -> None:
     async with playground(tmp_path, bind=with_c01_blank, converge=False) as play:
         await play.blocked("container/c01", "never-booted")
-        play.controls.fence("c01", "a person")
         await play.runs_on("b-n1", "c03")
         boots = play.all_boots()
         async with another_master(play, tmp_path / "second", generation=2) as other:

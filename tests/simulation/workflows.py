@@ -107,12 +107,10 @@ async def _removed(play: Play) -> None:
 
 
 async def _blank_machine(play: Play) -> None:
-    """c03 was never seen, has no power yet, and a person vouches for that: else all wait for it."""
+    """c03 was never seen, and has no power yet."""
     room = play.room
     await room.site.power_off("c03")
     room.main.start()
-    await asyncio.sleep(60)
-    play.strikes.say(lambda controls: controls.fence("c03", "a person"))
     await room.until(lambda: all(room.hosts_of(guest) for guest in room.home), 1800)
     await asyncio.sleep(70)
     await room.write_new_work()

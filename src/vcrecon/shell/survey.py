@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from vcrecon.core.memory import SURVEY, Intent
-from vcrecon.core.observation import Seen, Unseen
-from vcrecon.core.world import World, allowed
+from vcrecon.core.survey import hidden, may_be_taken_for_empty
+from vcrecon.core.world import World
 from vcrecon.shell.record import Record
 from vcrecon.spec.model import Limits
-
-_LET_US_IN = frozenset({"garbage", "tool-died", "output-too-large", "channel-refused", "deadline", "connection-lost"})
-"""Kinds of Unseen that come from a host that speaks SSH with us: it runs, and may run guests."""
 
 
 class Survey:
@@ -52,10 +49,10 @@ class Survey:
         if (memory.claims_complete and not self.on) or any(name not in world.current for name in containers):
             return False
         expected = {*containers, *memory.unshown}
-        hidden = {name for name in expected if name not in memory.shown and not _lacks_programs(world, name)}
-        if hidden and not self.on:
+        unknown = hidden(expected, world, memory)
+        if unknown and not self.on:
             return False
-        doubt = bool(hidden) and not _new_site(hidden, len(expected), world, limits)
+        doubt = bool(unknown) and not may_be_taken_for_empty(unknown, len(expected), world, limits)
         with self._record.batch() as batch:
             batch.set_claims_complete(not doubt)
             batch.remove_intent(SURVEY)
@@ -63,19 +60,3 @@ class Survey:
                 batch.remove_unshown(name)
         self.on = False
         return True
-
-
-def _new_site(hidden: Collection[str], total: int, world: World, limits: Limits) -> bool:
-    """Whether those that did not show what they hold may be taken for empty: a few silent ones of an unused site.
-
-    On a small site a few may be all that hold guests: most must have shown that they hold none.
-    """
-    if world.used or len(hidden) > min(allowed(limits, total), (total - 1) // 2):
-        return False
-    return all(isinstance(seen := world.current.get(name), Unseen) and seen.kind not in _LET_US_IN for name in hidden)
-
-
-def _lacks_programs(world: World, container: str) -> bool:
-    """Whether it cannot run guests, nor show that it does not, for want of the programs."""
-    seen = world.current.get(container)
-    return isinstance(seen, Seen) and bool(seen.missing)
