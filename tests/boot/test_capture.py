@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import io
 import json
 import os
@@ -16,14 +18,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 import zstandard
 from capture_host import command, connections, lay, lives, plant, replace, serving, unpack
 from typer.testing import CliRunner
 
 from support import sshd
+from vcrecon.boot.images.capture import capture
 from vcrecon.boot.images.store import verify
 from vcrecon.cli.app import app
+from vcrecon.errors import Unreachable
 
 pytestmark = [
     pytest.mark.root,
@@ -310,8 +315,36 @@ def test_a_connection_that_is_lost_half_way_leaves_nothing_here_or_there(
         assert process.returncode == 1
         assert "127.0.0.1: " in said
         assert "nothing was kept: capture it again" in " ".join(said.split())
+        assert "Traceback" not in said
         until(lambda: not [pid for pid in at_work if lives(pid)], "the host's own processes end")
     assert os.listdir(images) == []
+
+
+async def test_a_connection_that_is_lost_as_we_write_is_not_taken_for_a_disk_of_ours(
+    root: Path, images: Path, tmp_path: Path
+) -> None:
+    """Then the socket fails first, and asyncssh raises what it said: an error as a full disk raises it."""
+    replace(root, "tar", "exec cat /dev/urandom")
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    with serving(root, tmp_path / "keys") as server:
+        async with asyncssh.connect(
+            "127.0.0.1",
+            server.port,
+            username="root",
+            client_keys=[str(server.client_key)],
+            known_hosts=str(tmp_path / "keys/known_hosts"),
+        ) as connection:
+
+            def lose(_: str) -> None:
+                connection.get_extra_info("socket").shutdown(socket.SHUT_WR)
+                connection.send_debug("in vain")
+
+            with pytest.raises(Unreachable, match=r"127\.0\.0\.1: .*; nothing was kept: capture it again"):
+                await capture(connection, "127.0.0.1", "live", "kvm", images, lose)
+    assert os.listdir(images) == []
+    gc.collect()
+    assert said == []
 
 
 def test_a_capture_that_is_interrupted_leaves_nothing_here_or_there(root: Path, images: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -154,8 +154,7 @@ async def capture(
     """
     refuse_taken(images, name)
     try:
-        facts = await connection.run(FACTS, check=False)
-        packages, suite = _facts(str(facts.stdout or ""))
+        packages, suite = await _facts(connection, host)
         with _draft(images, name) as (draft, stream):
             root = await _stream(connection, host, stream, say)
             description = Description(
@@ -169,8 +168,6 @@ async def capture(
                 packages=packages,
             )
             _publish(draft, description, images)
-    except asyncssh.Error as error:
-        raise Unreachable(f"{host}: {error.reason}; nothing was kept: capture it again when it answers") from None
     except OSError as error:
         raise Refused(
             f"{images} cannot take the image: {error.strerror}; nothing was kept: make room there, or name another "
@@ -215,37 +212,57 @@ def _publish(draft: Path, description: Description, images: Path) -> None:
         raise
 
 
-def _facts(said: str) -> tuple[dict[str, str], str]:
-    packages, _, suite = said.partition("\n\n")
+@contextlib.contextmanager
+def _connected(host: str) -> Iterator[None]:
+    """Every error of a connection is Unreachable: when one is lost, asyncssh also raises what its socket met."""
+    try:
+        yield
+    except (asyncssh.Error, OSError) as error:
+        why = error.reason if isinstance(error, asyncssh.Error) else error.strerror or error
+        raise Unreachable(f"{host}: {why}; nothing was kept: capture it again when it answers") from None
+
+
+async def _facts(connection: asyncssh.SSHClientConnection, host: str) -> tuple[dict[str, str], str]:
+    with _connected(host):
+        said = await connection.run(FACTS, check=False)
+    packages, _, suite = str(said.stdout or "").partition("\n\n")
     pairs = [line.split() for line in packages.splitlines()]
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}, suite.strip()
 
 
 async def _stream(connection: asyncssh.SSHClientConnection, host: str, stream: BinaryIO, say: Say) -> FileDigest:
     digest, size_bytes, told_bytes = hashlib.sha256(), 0, 0
-    # On standard input, as everything that a host runs for us.
-    process = await connection.create_process("sh -s", encoding=None)
-    # Both at once: one that is not read would hold up the other.
-    complaints = asyncio.create_task(_last_words(process.stderr))
-    try:
-        process.stdin.write(capture_script().encode())
-        process.stdin.write_eof()
-        while chunk := await process.stdout.read(_CHUNK_BYTES):
+    async with contextlib.aclosing(_packed(connection, host)) as packed:
+        async for chunk in packed:
             stream.write(chunk)
             digest.update(chunk)
             size_bytes += len(chunk)
             if size_bytes - told_bytes >= _SAY_EVERY_BYTES:
                 told_bytes = size_bytes
                 say(f"capture {host}: {size_bytes >> 20} MiB")
-        stream.flush()
-        words = await complaints
-        await process.wait_closed()
-    finally:
-        complaints.cancel()
-        # Without a reader its zstd ends, and then its tar: nobody waits for that here.
-        process.close()
-    _judge(host, process.exit_status, words)
+    stream.flush()
     return FileDigest("", digest.hexdigest(), size_bytes)
+
+
+async def _packed(connection: asyncssh.SSHClientConnection, host: str) -> AsyncGenerator[bytes, None]:
+    """The image as the host packs it; ends well only when that did."""
+    with _connected(host):
+        # On standard input, as everything that a host runs for us.
+        process = await connection.create_process("sh -s", encoding=None)
+        # Both at once: one that is not read would hold up the other.
+        complaints = asyncio.create_task(_last_words(process.stderr))
+        try:
+            process.stdin.write(capture_script().encode())
+            process.stdin.write_eof()
+            while chunk := await process.stdout.read(_CHUNK_BYTES):
+                yield chunk
+            words = await complaints
+            await process.wait_closed()
+        finally:
+            complaints.cancel()
+            # Without a reader its zstd ends, and then its tar: nobody waits for that here.
+            process.close()
+    _judge(host, process.exit_status, words)
 
 
 def _judge(host: str, status: int | None, words: str) -> None:
