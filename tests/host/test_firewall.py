@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ from dataclasses import replace
 import pytest
 from worlds import a_guest, a_spec
 
-from vcrecon.core.wanted import Wanted
+from vcrecon.core.wanted import Wanted, tap
 from vcrecon.host.firewall import render
 from vcrecon.spec.model import AllowRule, Interface
 
@@ -57,6 +58,7 @@ def test_the_container_itself_sends_nothing_onto_the_trunk() -> None:
     assert chain(rules(), "output") == [
         "type filter hook output priority 0; policy accept;",
         'oifname "vcvl*" drop',
+        'oifname "vcg*" oifname != @taps drop',
     ]
 
 
@@ -118,6 +120,57 @@ def test_nft_accepts_the_rules(namespace: list[str], guests: tuple[str, ...]) ->
     for rule in KERNEL_LACKS:
         bridge = re.sub(rule, "", bridge, flags=re.M)
     assert check(namespace, f"{bridge}table ip vcrecon {{{rest}") == ""
+
+
+def plain(text: str) -> str:
+    """The bridge table, without what this kernel may lack."""
+    for rule in KERNEL_LACKS:
+        text = re.sub(rule, "", text, flags=re.M)
+    return text.partition("table ip vcrecon {")[0].rpartition("delete table")[2].partition("\n")[2]
+
+
+SEND_AND_LISTEN = """
+import select, socket, sys
+mac, port, *hear = sys.argv[1:]
+ears = {name: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x88B5) for name in hear}
+for name, ear in ears.items():
+    ear.bind((name, 0x88B5))
+mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+mouth.bind((port, 0))
+for _ in range(3):
+    mouth.send(bytes.fromhex("ff" * 6 + mac.replace(":", "") + "88b5") + b"who is there" * 5)
+# When the last frame is heard by one, all have heard the first, or never will.
+ears[hear[-1]].settimeout(20)
+for _ in range(3):
+    ears[hear[-1]].recv(100)
+mute = [name for name in hear[:-1] if not select.select([ears[name]], [], [], 0)[0]]
+print(*mute)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("sender", ["guest", "container"])
+def test_a_port_that_the_spec_does_not_know_hears_no_frame(namespace: list[str], sender: str) -> None:
+    """As that of a guest that runs on the VLAN it had before an edit gave that to another cluster."""
+    ip, name = namespace[0], namespace[3]
+    taps = {guest: tap(guest, 101) for guest in ("head", "bob", "mallory")}
+    subprocess.run([ip, "-n", name, "link", "add", "vcbr101", "type", "bridge", "forward_delay", "0"], check=True)
+    for guest, port in taps.items():
+        subprocess.run([ip, "-n", name, "link", "add", port, "type", "veth", "peer", "name", guest], check=True)
+        subprocess.run([ip, "-n", name, "link", "set", port, "master", "vcbr101"], check=True)
+    for link in ("vcbr101", *taps.values(), *taps):
+        subprocess.run([ip, "-n", name, "link", "set", link, "up"], check=True)
+    subprocess.run([*namespace, "-f", "-"], input=plain(rules()), text=True, check=True)
+    mac, port, hear = "52:54:00:00:01:02", "bob", ["mallory", "head"]
+    if sender == "container":
+        mac, port, hear = "52:54:00:00:99:99", "vcbr101", ["mallory", "head", "bob"]
+    done = subprocess.run(
+        [*namespace[:4], sys.executable, "-c", SEND_AND_LISTEN, mac, port, *hear],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["mallory"]
 
 
 @pytest.mark.root

@@ -46,9 +46,9 @@ class Gates:
             for name, chain in table.chains.items()
         }
         must = {
-            ("bridge", "forward"): ("@services drop", "jump honest"),
+            ("bridge", "forward"): ("@services drop", "jump honest", "@taps drop"),
             ("bridge", "input"): ("jump honest",),
-            ("bridge", "output"): ("drop",),
+            ("bridge", "output"): ('"vcvl*" drop', "@taps drop"),
             ("bridge", "honest"): ("@macs drop", "@pairs drop", "8021q drop"),
             ("inet", "input"): ('"vcbr*" drop',),
             ("inet", "forward"): ('iifname "vcbr*" drop', 'oifname "vcbr*" drop'),
@@ -89,9 +89,12 @@ class Gates:
             self.truth.violate("S12", f"{host}: {lack}")
         table = machine.nft.find("bridge", "vcrecon")
         ports = {i.mac for guest in guests for i in guest.interfaces}
-        known = {mac for element in (table.sets["macs"].elements if table else []) for mac in element.split(" . ")[1:2]}
+        pairs = [element.split(" . ") for element in (table.sets["macs"].elements if table else [])]
+        known = {mac for _, mac in pairs}
         if known != ports:
             self.truth.violate("S12", f"the rules of {host} know {sorted(known)}, its guests have {sorted(ports)}")
+        if sorted(tap for tap, _ in pairs) != sorted(table.sets["taps"].elements if table else []):
+            self.truth.violate("S12", f"the ports that may hear on {host} are not those that may speak")
 
     # --- masters -------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from vcrecon.spec.model import Guest, Network, Service, Spec
 
 CONTEXT_LAYOUT = 1
 DEFINITION_LAYOUT = 2
-FIREWALL_LAYOUT = 3
+FIREWALL_LAYOUT = 4
 HOOK_LAYOUT = 1
 """What hooks are told and given; see `core.facts` and `host.hooks`."""
 HOOKED = "h"

@@ -3,9 +3,10 @@
 Three tables carry our name, and only these are ever replaced:
 
 - `bridge vcrecon` sees frames between a guest and its VLAN: guests send only from their own MAC and IP
-  address, never a VLAN tag of their own; the masqueraded addresses never cross a bridge, neither their ARP
-  nor their traffic, so that each guest is served by its own container; a network with a gateway lets out
-  only what the spec allows.
+  address, never a VLAN tag of their own; a port that the spec does not know hears nothing either, such as that of
+  a guest which still runs on the VLAN it had before an edit; the masqueraded addresses never cross a bridge,
+  neither their ARP nor their traffic, so that each guest is served by its own container; a network with a gateway
+  lets out only what the spec allows.
 - `ip vcrecon` turns a masqueraded address into the real service.
 - `inet vcrecon` keeps guests away from the container itself and from routing through it.
 """
@@ -36,6 +37,7 @@ def _set(name: str, kind: str, elements: list[str]) -> str:
 
 
 def _bridge_table(firewall: Firewall) -> str:
+    taps = sorted(port.tap for port in firewall.ports)
     macs = sorted(f"{port.tap} . {port.mac}" for port in firewall.ports)
     pairs = sorted(
         f"{port.tap} . {port.mac} . {ip_interface(port.address).ip}"
@@ -43,8 +45,10 @@ def _bridge_table(firewall: Firewall) -> str:
         if port.address is not None
     )
     services = sorted({service.address for service in firewall.services})
+    not_ours = f'oifname "{TAP_PATTERN}" oifname != @taps drop'
     guarded = [network for network in firewall.networks if network.gateway is not None]
     text = "table bridge vcrecon {\n"
+    text += _set("taps", "ifname", taps)
     text += _set("macs", "ifname . ether_addr", macs)
     text += _set("pairs", "ifname . ether_addr . ipv4_addr", pairs)
     text += _set("services", "ipv4_addr", services)
@@ -71,6 +75,7 @@ def _bridge_table(firewall: Firewall) -> str:
             "arp daddr ip @services drop",
             "arp saddr ip @services drop",
             f'iifname "{TAP_PATTERN}" jump honest',
+            not_ours,
             *(f'obrname "{bridge(network.vlan)}" jump out-{network.vlan}' for network in guarded),
         ],
     )
@@ -78,7 +83,11 @@ def _bridge_table(firewall: Firewall) -> str:
         "input", "type filter hook input priority 0; policy accept;", [f'iifname "{TAP_PATTERN}" jump honest']
     )
     # The container talks to its own guests only: not even an ARP request of its own reaches a trunk.
-    text += _chain("output", "type filter hook output priority 0; policy accept;", [f'oifname "{VLAN_PATTERN}" drop'])
+    text += _chain(
+        "output",
+        "type filter hook output priority 0; policy accept;",
+        [f'oifname "{VLAN_PATTERN}" drop', not_ours],
+    )
     return text + "}\n"
 
 
