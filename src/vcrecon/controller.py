@@ -219,6 +219,7 @@ class Controller:
         """Look, remember, plan, act: one pass of one container."""
         began_s, told_at_s = self._monotonic(), station.told_at_s
         station.told_at_s = None
+        self._survey.begin(self.spec.containers)
         observation = await self._look(station)
         if self.stations.get(station.name) is not station:
             return  # it left the spec, or was opened anew, while it was looked at
@@ -228,7 +229,6 @@ class Controller:
         else:
             station.answers.clear()
         self._settle(station, observation, began_s)
-        self._survey.begin(self.spec.containers)
         self.ledger.saw(observation, self.world, self.spec)
         if self.bare_metal is not None:
             if isinstance(observation, Seen):

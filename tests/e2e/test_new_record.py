@@ -63,3 +63,24 @@ async def test_one_silent_container_of_three_does_not_hold_up_the_others(tmp_pat
         await play.runs_on("b-head", "c02")
         await play.site.mend("c03")
         await play.converged()
+
+
+async def all_on_c03(play: Playground) -> None:
+    with play.files.editing("deployment") as document:
+        everyone = [guest for guests in document["deployment"].values() for guest in guests]
+        document["deployment"] = {"c01": [], "c02": [], "c03": everyone}
+
+
+async def test_a_silent_container_that_holds_all_guests_is_not_taken_for_empty(tmp_path: Path) -> None:
+    """No other one has a trace of a guest, nor of an image: their leases tell that the site was in use."""
+    async with playground(tmp_path, bind=all_on_c03) as play:
+        before = play.all_boots()
+        await play.stop()
+        await play.site.cut("c03")
+        play.files.move("a-head", "c01")
+        await play.restart(without_record=True)
+        await play.blocked("a-head", "may-live-elsewhere")
+        assert play.hosts_of("a-head") == ["c03"]
+        assert play.all_boots() == before
+        await play.site.mend("c03")
+        await play.runs_on("a-head", "c01")

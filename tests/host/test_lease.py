@@ -93,6 +93,24 @@ def test_a_free_container_belongs_to_whoever_looks_first(host: Host) -> None:
     assert host.read().startswith("abc 3 ")
 
 
+def test_what_lay_there_before_is_shown_also_when_it_is_void_or_given_up(host: Host) -> None:
+    """A new record learns from it that the site was in use."""
+
+    def found(master: Master) -> tuple[bool, bool] | None:
+        lease = host.look(master).found
+        return None if lease is None else (lease.ours, lease.age_s >= 5000)
+
+    assert found(ME) is None
+    assert found(ME) == (True, False)
+    assert found(YOU) == (False, False)
+    host.renewed(YOU, 5000)
+    assert found(ME) == (False, True)
+    host.run(release(ME))
+    assert found(ME) == (True, False)
+    host.run(release(ME))
+    assert found(YOU) == (False, False)
+
+
 def test_another_master_of_the_same_generation_is_left_in_place(host: Host) -> None:
     host.renewed(ME, 5)
     before = host.read()
@@ -199,11 +217,24 @@ def test_what_is_no_lease_is_left_as_it_is(host: Host) -> None:
     assert host.read() == "x y z\n"
 
 
-@pytest.mark.parametrize("text", ["", "abc", "abc 3 5", "abc x 5 t", "abc 3 x t", "abc  3 5 t", "a" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "abc",
+        "abc 3 5",
+        "abc x 5 t\n 7 ",
+        "abc 3 x t\n 7 ",
+        "abc  3 5 t\n 7 ",
+        "abc 3 5 t",
+        "abc 3 5 t\n",
+        "a" * 5000,
+    ],
+)
 def test_another_answer_is_no_lease(text: str) -> None:
     with pytest.raises(ValueError, match="the lease is"):
         parse_lease(text, ME)
 
 
 def test_what_a_host_says_of_a_master_is_fit_to_print() -> None:
-    assert parse_lease("def 3 5 \x1b[31mred", ME).title == "?[31mred"
+    assert parse_lease("def 3 5 \x1b[31mred\n 7 ", ME).title == "?[31mred"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.core.worlds import NOW_S, a_spec, running, seen, silent, students_disk
 
 from vcrecon.core.memory import SURVEY
-from vcrecon.core.observation import UNKNOWN, Observation, Storage, Unseen
+from vcrecon.core.observation import UNKNOWN, FoundLease, Lease, Observation, Seen, Storage, Unseen
 from vcrecon.core.world import World
 from vcrecon.shell.ledger import Ledger
 from vcrecon.shell.metrics import Metrics
@@ -77,7 +78,7 @@ def test_one_that_does_not_may_hold_any_guest_until_it_does(site: Beginning, thi
     assert site.complete
 
 
-def unused(name: str) -> Observation:
+def unused(name: str) -> Seen:
     """A container that never held a guest: not even an image's volume is there."""
     return seen(name, storage=Storage(True))
 
@@ -98,6 +99,34 @@ def test_a_silent_one_of_a_site_without_a_trace_of_guests_is_taken_for_empty(sit
 )
 def test_not_where_most_are_silent_or_one_is_on(site: Beginning, others: list[Observation]) -> None:
     site.looks_at(*others)
+    assert not site.complete
+
+
+def looked_after(name: str, found: FoundLease | None, at_s: float = NOW_S) -> Observation:
+    lease = Lease("abc", 3, 0, "m1:/state", ours=True, found=found)
+    return replace(unused(name), lease=lease, at_s=at_s)
+
+
+@pytest.mark.parametrize("found", [FoundLease(7, ours=False), FoundLease(0, ours=True)], ids=["another's", "ours"])
+def test_nor_where_a_lease_tells_that_the_site_was_in_use(site: Beginning, found: FoundLease) -> None:
+    """Its guests may all be on the one that is silent."""
+    site.looks_at(unused("c1"), looked_after("c2", found), silent("c3"))
+    assert not site.complete
+
+
+def test_a_lease_that_this_survey_took_tells_nothing(site: Beginning) -> None:
+    """Also when the survey was interrupted, and begins anew."""
+    site.looks_at(looked_after("c1", None, NOW_S + 1))
+    site.looks_at(looked_after("c1", FoundLease(6, ours=True), NOW_S + 7))
+    site.world, site.survey = World(), Survey(site.record, lambda: NOW_S + 8)
+    site.looks_at(looked_after("c1", FoundLease(7, ours=True), NOW_S + 8), unused("c2"), silent("c3"))
+    assert site.complete
+
+
+def test_that_the_site_was_in_use_outlives_a_restart_in_the_survey(site: Beginning) -> None:
+    site.looks_at(looked_after("c1", FoundLease(500, ours=False)))
+    site.world, site.survey = World(), Survey(site.record, lambda: NOW_S + 8)
+    site.looks_at(looked_after("c1", FoundLease(8, ours=True), NOW_S + 8), unused("c2"), silent("c3"))
     assert not site.complete
 
 

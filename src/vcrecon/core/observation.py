@@ -129,14 +129,26 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundLease:
+    """A lease that lay on a container before a look, void or not: written `age_s` seconds ago, by us or another."""
+
+    age_s: int
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """Which master looks after a container, `age_s` seconds after it last said so; `ours` is whether it is this one."""
+    """Which master looks after a container, `age_s` seconds after it last said so; `ours` is whether it is this one.
+
+    `found` is what lay there before this look, which may have taken the container; None when nothing did.
+    """
 
     master: str
     generation: int
     age_s: int
     title: str
     ours: bool
+    found: FoundLease | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from vcrecon.core.memory import Memory
-from vcrecon.core.observation import Seen, Unseen
+from vcrecon.core.observation import Seen, Storage, Unseen
 from vcrecon.core.world import World, allowed
 from vcrecon.spec.model import Limits
 
@@ -18,12 +18,29 @@ def hidden(containers: Collection[str], world: World, memory: Memory) -> frozens
     return frozenset(name for name in containers if name not in memory.shown and not _lacks_programs(world, name))
 
 
+def was_in_use(world: World, since_s: float) -> bool:
+    """Whether a container shows what only a site leaves that was in use before the survey began at `since_s`.
+
+    That is a guest's traces, an image's volume, or a lease: of another master, or ours and written earlier. It lies
+    there until the container boots anew, and tells of guests that another container holds.
+    """
+    shown = (world.known(name) for name in world.current)
+    goldens = (seen.storage.goldens for seen in shown if seen is not None and isinstance(seen.storage, Storage))
+    leases = ((lease, at_s) for lease, at_s in world.found.values() if lease is not None)
+    return (
+        bool(world.sightings)
+        or any(goldens)
+        # Ages are whole seconds.
+        or any(not lease.ours or at_s - lease.age_s - 1 < since_s for lease, at_s in leases)
+    )
+
+
 def may_be_taken_for_empty(silent: Collection[str], total: int, world: World, limits: Limits) -> bool:
-    """Whether these, of `total` containers, hold no guests as far as anybody can tell: a few of an unused site.
+    """Whether these, of `total` containers of a site that was not in use, are taken to hold no guests: a few.
 
     On a small site a few may be all that hold guests: most must have shown that they hold none.
     """
-    if world.used or len(silent) > min(allowed(limits, total), (total - 1) // 2):
+    if len(silent) > min(allowed(limits, total), (total - 1) // 2):
         return False
     return all(isinstance(seen := world.current.get(name), Unseen) and seen.kind not in _LET_US_IN for name in silent)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vcrecon.core.memory import Memory
-from vcrecon.core.observation import UNKNOWN, Domain, Lease, Observation, Seen, Storage, Unseen, Volume
+from vcrecon.core.observation import UNKNOWN, Domain, FoundLease, Lease, Observation, Seen, Storage, Unseen, Volume
 from vcrecon.spec.model import Limits, Spec
 
 
@@ -70,6 +70,8 @@ class World:
         self.sightings: dict[str, dict[str, Sighting]] = {}
         self.foreign: dict[str, tuple[Lease, float]] = {}
         """By container: the lease of another master that it showed last, and when."""
+        self.found: dict[str, tuple[FoundLease | None, float]] = {}
+        """By container: the lease that lay there before the first look that told of it, and when that was."""
         self._guests_of: dict[str, dict[str, Sighting]] = {}
         self._known: dict[str, Seen] = {}
 
@@ -83,6 +85,8 @@ class World:
             self.foreign[observation.container] = (lease, observation.at_s)
         elif lease is not UNKNOWN:
             self.foreign.pop(observation.container, None)
+        if isinstance(lease, Lease):
+            self.found.setdefault(observation.container, (lease.found, observation.at_s))
         before = self._guests_of.get(observation.container, {})
         after = sight(self._with_what_was_known(observation))
         self._guests_of[observation.container] = after
@@ -115,18 +119,13 @@ class World:
         self.current.pop(container, None)
         self._known.pop(container, None)
         self.foreign.pop(container, None)
+        self.found.pop(container, None)
         for guest in self._guests_of.pop(container, {}):
             self._forget_trace(guest, container)
 
     def on(self, container: str) -> Mapping[str, Sighting]:
         """The guests with traces on a container when it was last seen."""
         return self._guests_of.get(container, {})
-
-    @property
-    def used(self) -> bool:
-        """Whether a container shows what only a site leaves that had guests before: their traces, a golden volume."""
-        goldens = (seen.storage.goldens for seen in self._known.values() if isinstance(seen.storage, Storage))
-        return bool(self.sightings) or any(goldens)
 
     def known(self, container: str) -> Seen | None:
         """The last that a container showed, with what it had shown before where it showed nothing."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from vcrecon.core.mastery import Master
-from vcrecon.core.observation import Lease
+from vcrecon.core.observation import FoundLease, Lease
 from vcrecon.host.names import RUN_DIR
 from vcrecon.host.steps import printable, quote
 
@@ -34,7 +34,7 @@ def show_and_renew(master: Master) -> str:
 
     It is taken when it is free, ours, void, of a lower generation, or given up by one of our generation. Only then, and
     when a third of its time is over, is the lock taken and the file written; otherwise nothing but the shell's own
-    commands runs.
+    commands runs. What lay there before is shown as well: it tells a new record that the site was in use.
     """
     take = f"""\
 set -eu
@@ -46,11 +46,13 @@ fi"""
     return f"""\
 (
 {_READ}
+found="$name $((up - at)) $title"
 if [ "$name $gen" != "{master.name} {master.generation}" ] || [ $((up - at)) -ge {max(1, master.lease_s // 3)} ]; then
   mkdir -p {RUN_DIR} && flock -w {_LOCK_S} {LEASE_FILE}.lock sh -c {quote(take)} || exit
 {_READ}
 fi
 echo "$name $gen $((up - at)) $title"
+echo "$found"
 )"""
 
 
@@ -76,7 +78,12 @@ def title(master: Master) -> str:
 
 def parse_lease(text: str, master: Master) -> Lease:
     """The lease that a look showed to `master`. Raises ValueError for anything else."""
-    match = re.fullmatch(r"([^ ]+) ([0-9]{1,18}) (-?[0-9]{1,18}) (.*)", text.strip())
+    match = re.fullmatch(
+        r"([^ \n]+) ([0-9]{1,18}) (-?[0-9]{1,18}) (.*)\n([^ \n]*) (-?[0-9]{1,18}) (.*)", text.removesuffix("\n")
+    )
     if match is None:
         raise ValueError(f"the lease is {text.strip()[:80]!r}")
-    return Lease(match[1], int(match[2]), int(match[3]), printable(match[4])[:120], match[1] == master.name)
+    name, generation, age_s, words, before, before_s, before_words = match.groups()
+    ours = before == master.name or (before == _NOBODY and before_words == title(master))
+    found = FoundLease(int(before_s), ours) if before else None
+    return Lease(name, int(generation), int(age_s), printable(words)[:120], name == master.name, found)

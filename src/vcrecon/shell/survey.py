@@ -6,12 +6,15 @@ Until every container was looked at once nothing is begun. Made and asked by `co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from vcrecon.core.memory import SURVEY, Intent
-from vcrecon.core.survey import hidden, may_be_taken_for_empty
+from vcrecon.core.survey import hidden, may_be_taken_for_empty, was_in_use
 from vcrecon.core.world import World
 from vcrecon.shell.record import Record
 from vcrecon.spec.model import Limits
+
+_IN_USE = "survey of a site in use"
 
 
 class Survey:
@@ -46,17 +49,29 @@ class Survey:
         The claims are complete at the latest when the last of them has shown what it holds.
         """
         memory = self._record.memory
+        in_use = self.on and self._in_use(world)
         if (memory.claims_complete and not self.on) or any(name not in world.current for name in containers):
             return False
         expected = {*containers, *memory.unshown}
         unknown = hidden(expected, world, memory)
         if unknown and not self.on:
             return False
-        doubt = bool(unknown) and not may_be_taken_for_empty(unknown, len(expected), world, limits)
+        doubt = bool(unknown) and (in_use or not may_be_taken_for_empty(unknown, len(expected), world, limits))
         with self._record.batch() as batch:
             batch.set_claims_complete(not doubt)
             batch.remove_intent(SURVEY)
             for name in () if doubt else tuple(memory.unshown):
                 batch.remove_unshown(name)
         self.on = False
+        return True
+
+    def _in_use(self, world: World) -> bool:
+        """Durable at once: the next look finds our own lease there, and what showed it may leave the spec."""
+        intent = self._record.memory.intents[SURVEY]
+        if intent.action == _IN_USE:
+            return True
+        if not was_in_use(world, intent.since_s):
+            return False
+        with self._record.batch() as batch:
+            batch.put_intent(replace(intent, action=_IN_USE))
         return True
