@@ -506,6 +506,22 @@ class TestDisruptionBudget:
         assert "3 of 10 running guests" in site.block("c1", "g09").message
         assert site.block("c1", "g09").reason == "needs-confirmation"
 
+    def test_two_of_three_that_waited_wait_on_when_the_third_dies(self) -> None:
+        site = self.site_of_ten(7)
+        site.memory.held_digest = site.spec.digest
+        names = many(10)
+        alive = [running(n) for n in names[:9]]
+        site.observe(seen("c1", [students_disk(n) for n in names], alive))
+        assert site.block("c1", "g08").reason == "needs-confirmation"
+        assert "2 of 9 running guests (more when it was first looked at)" in site.block("c1", "g08").message
+        site.memory.confirmed_digest = site.spec.digest
+        assert isinstance(site.action("c1", "g08"), StopGuest)
+
+    def test_what_was_held_back_says_nothing_of_another_spec(self) -> None:
+        site = self.site_of_ten(8)
+        site.memory.held_digest = "one"
+        assert site.kinds("c1").count("stop-guest") == 2
+
     def test_guests_of_a_silent_container_count_until_it_is_fenced(self) -> None:
         names = many(10)
         there = {"c1": names[:5], "c2": names[5:], "c3": []}

@@ -17,6 +17,7 @@ CODE = re.compile(r"[a-z]+(?:-[a-z]+)*")
 ERRORS = {"HostError", "Unreachable", "Transient", "Permanent", "Unseen"}
 DECIDES = {"core/guest_rules.py", "core/strangers.py", "host/steps.py"}
 """Modules in which a pair that begins with a code is a reason and its message."""
+CONSTANTS = {"CRASH_LOOP", "NEEDS_CONFIRMATION"}
 NEVER_SHOWN = {"host"}
 """The kind of the base class, which is never raised."""
 
@@ -40,7 +41,7 @@ def reasons_in(path: Path) -> Iterator[str]:
                     match line:
                         case ast.Assign(targets=[ast.Name(id="kind")], value=ast.Constant(value=str(code))):
                             yield code
-            case ast.Assign(targets=[ast.Name(id="CRASH_LOOP")], value=ast.Constant(value=str(code))):
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(code))) if name in CONSTANTS:
                 yield code
             case ast.Tuple(elts=[ast.Constant(value=str(code)), _, *_]) if str(path.relative_to(SOURCE)) in DECIDES:
                 if CODE.fullmatch(code) and "-" in code:

@@ -105,6 +105,26 @@ async def test_a_spec_that_would_stop_many_guests_waits_for_a_persons_word(tmp_p
             await play.runs_on(guest, container)
 
 
+async def test_those_who_wait_for_a_persons_word_wait_on_when_one_of_them_dies(tmp_path: Path) -> None:
+    """Then no more are to be stopped than may be without it."""
+    async with playground(tmp_path) as play:
+        moves = {"a-head": "c02", "a-n1": "c01", "b-head": "c01"}
+        for guest, container in moves.items():
+            play.files.move(guest, container)
+        play.reload()
+        for guest in moves:
+            await play.blocked(guest, "needs-confirmation")
+        before = play.all_boots()
+        await play.site.kill_guest("a-head")
+        await play.restarted("a-head", before["a-head"])
+        await play.restart()
+        await play.blocked("a-n1", "needs-confirmation")
+        assert {guest: play.boots(guest) for guest in ("a-n1", "b-head")} == {"a-n1": 1, "b-head": 1}
+        play.controls.confirm()
+        for guest, container in moves.items():
+            await play.runs_on(guest, container)
+
+
 async def test_a_large_removal_is_withdrawn_by_putting_the_spec_back(tmp_path: Path) -> None:
     async with playground(tmp_path) as play:
         before, clusters = play.all_boots(), (play.files.directory / "clusters.yaml").read_text()

@@ -51,6 +51,7 @@ def fill(writer: RecordWriter) -> None:
     writer.put_seen("c01", 995.5)
     writer.put_shown("c01", 994.5)
     writer.set_confirmed_digest("d1g35t")
+    writer.set_held_digest("0ther")
     writer.set_claims_complete(False)
 
 
@@ -66,6 +67,7 @@ FULL = Memory(
     seen={"c01": 995.5},
     shown={"c01": 994.5},
     confirmed_digest="d1g35t",
+    held_digest="0ther",
     claims_complete=False,
 )
 
@@ -82,6 +84,7 @@ def clear(writer: RecordWriter) -> None:
     writer.remove_seen("c01")
     writer.remove_shown("c01")
     writer.set_confirmed_digest(None)
+    writer.set_held_digest(None)
     writer.set_claims_complete(True)
 
 

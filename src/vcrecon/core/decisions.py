@@ -21,6 +21,9 @@ NEEDS_A_PERSON = frozenset(
 )
 """Reasons that do not pass by themselves: such an object is tried again, and `apply` does not wait for that."""
 
+NEEDS_CONFIRMATION = "needs-confirmation"
+"""The reason of what waits for `vcrecon confirm`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Do:
@@ -104,6 +107,11 @@ class Plan:
     @property
     def blocked(self) -> tuple[Block, ...]:
         return tuple(d for d in self.decisions if isinstance(d, Block))
+
+    @property
+    def held_back(self) -> bool:
+        """Whether a guest here waits for a person's word for this spec (S3)."""
+        return any(block.reason == NEEDS_CONFIRMATION for block in self.blocked)
 
     @property
     def waiting(self) -> tuple[Wait, ...]:

@@ -23,7 +23,7 @@ from vcrecon.core.actions import (
 from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.case import Case
 from vcrecon.core.classify import answered
-from vcrecon.core.decisions import Block, Decision, Do, Rest, Wait, backing_off
+from vcrecon.core.decisions import NEEDS_CONFIRMATION, Block, Decision, Do, Rest, Wait, backing_off
 from vcrecon.core.disk_rules import (
     METADATA_FULL_PERCENT,
     SMALL_DISK_BYTES,
@@ -356,7 +356,7 @@ def _stay_for_now(case: Case) -> Decision | None:
     if case.view.frozen:
         why = ("site-frozen", case.view.frozen)
     elif case.here.active and case.view.held_back:
-        why = ("needs-confirmation", case.view.held_back)
+        why = (NEEDS_CONFIRMATION, case.view.held_back)
     elif target is not None:
         missing = _not_ready(case, target)
         why = ("destination-not-ready", missing) if missing else None

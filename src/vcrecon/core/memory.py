@@ -97,6 +97,7 @@ class Rescue:
 class Memory:
     """All of it, by key. `claims_complete` is false when hosts may have held guests before this record began.
 
+    `held_digest` is of the spec that was last held back (S3), `confirmed_digest` of the one that a person let go ahead.
     `shown` says when a container first showed both its disks and its guests to this record. One that is not in it may
     hold what no claim tells of, unless the claims are complete. `unshown` has those of which this record heard while
     they were not, by when it heard of them: also when they leave the spec.
@@ -116,4 +117,5 @@ class Memory:
     shown: dict[str, float] = field(default_factory=dict)
     unshown: dict[str, float] = field(default_factory=dict)
     confirmed_digest: str | None = None
+    held_digest: str | None = None
     claims_complete: bool = True

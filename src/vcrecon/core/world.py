@@ -217,17 +217,21 @@ def displaced(spec: Spec, world: World, memory: Memory) -> frozenset[str]:
 
 
 def held_back(spec: Spec, world: World, memory: Memory) -> str | None:
-    """Why this spec's moves and removals wait for a person, or None (S3)."""
+    """Why this spec's moves and removals wait for a person, or None (S3).
+
+    Once held back, it waits for their word: else, when one of three dies, the other two would be few enough to go.
+    """
     if memory.confirmed_digest == spec.digest:
         return None
-    count = len(displaced(spec, world, memory))
-    if count <= spec.site.limits.disruption_min:
+    count, held = len(displaced(spec, world, memory)), memory.held_digest == spec.digest
+    if count <= (0 if held else spec.site.limits.disruption_min):
         return None
     running = sum(any(s.active for s in places.values()) for places in world.sightings.values())
     limit = allowed(spec.site.limits, running)
-    if count <= limit:
+    if count <= limit and not held:
         return None
+    many = f"more than {limit}" if count > limit else "more when it was first looked at"
     return (
-        f"this spec would stop {count} of {running} running guests (more than {limit}): "
+        f"this spec would stop {count} of {running} running guests ({many}): "
         "look at `vcrecon plan`, then say `vcrecon confirm`, or put the spec back"
     )

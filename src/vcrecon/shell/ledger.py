@@ -83,10 +83,9 @@ class Ledger:
     def saw(self, observation: Observation, world: World, spec: Spec) -> None:
         """Remember when the container answered, which guests answered, and who holds which disk."""
         name, memory = observation.container, self.record.memory
-        reachable = isinstance(observation, Seen)
         if not isinstance(observation, Seen):
             self._silent.setdefault(name, observation.kind)
-            self.metrics.set_reachable(name, reachable)
+            self.metrics.set_reachable(name, False)
             self.metrics.set_last_error(name, observation.kind, observation.at_s)
             self.metrics.set_facts(name, container_facts(name, world, spec, memory.seen.get(name, 0.0)))
             return
@@ -108,7 +107,7 @@ class Ledger:
             for sighting in world.on(name).values():
                 self._saw_guest(batch, sighting, observation, world, spec)
         self._silent.pop(name, None)
-        self.metrics.set_reachable(name, reachable)
+        self.metrics.set_reachable(name, True)
         self.metrics.set_facts(name, container_facts(name, world, spec, observation.at_s))
 
     def _spend_prunes(self, batch: RecordWriter, world: World, spec: Spec) -> None:
@@ -311,6 +310,8 @@ class Ledger:
             self._clear_intents(batch, plan, spec)
             blocks = {block.subject: block for block in plan.blocked}
             before = self._blocks.get(plan.container, {})
+            if plan.held_back and self.record.memory.held_digest != spec.digest:
+                batch.set_held_digest(spec.digest)
             for subject, block in blocks.items():
                 if subject not in before or before[subject].reason != block.reason:
                     batch.event(subject, block.reason, block.message, container=plan.container)

@@ -138,6 +138,10 @@ class RecordWriter(ABC):
     def set_confirmed_digest(self, digest: str | None) -> None:
         self._accept(Put(SITE, "confirmed_digest", digest))
 
+    def set_held_digest(self, digest: str | None) -> None:
+        """The spec of which a change was held back waits for a person's word from now on."""
+        self._accept(Put(SITE, "held_digest", digest))
+
     def set_claims_complete(self, complete: bool) -> None:
         self._accept(Put(SITE, "claims_complete", complete))
 

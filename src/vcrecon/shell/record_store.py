@@ -184,7 +184,7 @@ class Store:
         for kind, key, value in rows:
             try:
                 decoded = KINDS[kind].adapter.validate_json(value)
-                if kind == SITE and key not in {"confirmed_digest", "claims_complete"}:
+                if kind == SITE and key not in {"confirmed_digest", "held_digest", "claims_complete"}:
                     raise KeyError(key)
                 Put(kind, tuple(key.split("/", 1)) if kind == "consents" else key, decoded).apply(memory)
             except (KeyError, ValidationError) as error:
