@@ -9,10 +9,10 @@ import multiprocessing
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tests.simulation.entropy import require_fixed_hashes
-from tests.simulation.schedule import Play, Result, run, storm
+from tests.simulation.schedule import Result, run, storm, told
 
 REPLAY = "python -m tests.simulation --seed {}"
 
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _one(asked: argparse.Namespace) -> int:
-    result = run(asked.seed, storm, trace=asked.trace, prepare=_telling(asked.story))
+    result = run(asked.seed, storm, trace=asked.trace, prepare=functools.partial(told, asked.story))
     if asked.json:
         said = {
             "seed": result.seed,
@@ -73,16 +73,9 @@ def _many(asked: argparse.Namespace) -> int:
     return 1 if failing else 0
 
 
-def _telling(story: str) -> Callable[[Play], None]:
-    return lambda play: setattr(play, "tale", story)
-
-
-def _play(story: str, seed: int) -> Result:
-    return run(seed, prepare=_telling(story))
-
-
 def _results(seeds: range, jobs: int, story: str) -> Iterator[Result]:
-    play = functools.partial(_play, story)
+    # Functions of this module would not do: in a process of the pool it is not `__main__`.
+    play = functools.partial(run, prepare=functools.partial(told, story))
     if jobs == 1:
         yield from map(play, seeds)
         return

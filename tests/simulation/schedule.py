@@ -263,6 +263,11 @@ async def storm(play: Play) -> None:
             return
 
 
+def told(story: str, play: Play) -> None:
+    """Have this story (see `stories`) told in every round."""
+    play.tale = story
+
+
 def run(
     seed: int, story: Story = storm, *, trace: bool = False, prepare: Callable[[Play], None] | None = None
 ) -> Result:

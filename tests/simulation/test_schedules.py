@@ -45,6 +45,11 @@ def test_one_seed_is_one_story_wherever_and_after_whatever_it_is_played() -> Non
     assert together.stdout.split() == [alone[12], alone[11]]
 
 
+def test_several_processes_play_the_same() -> None:
+    found, output = simulate("--first-seed", "11", "--schedules", "2", "--jobs", "2")
+    assert (found["schedules"], found["failing_seeds"]) == (2, []), output
+
+
 def test_a_hung_host_costs_the_others_at_most_a_twentieth() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulation.hung_host"],
