@@ -72,6 +72,24 @@ async def test_prune_removes_the_named_disk_and_no_other(tmp_path: Path) -> None
         assert [r["guest"] for r in (await play.site.audit())["removals"]] == ["x"]
 
 
+async def test_a_word_to_rebuild_is_not_one_about_the_disks_that_are_made_after_a_prune(tmp_path: Path) -> None:
+    """Their numbers begin anew, and each was put aside until they passed the one that was given up."""
+    async with playground(tmp_path, vary=one_single) as play:
+        play.site.witness.consent("x")
+        play.controls.consent("rebuild", ["x"])
+        await play.until(lambda: play.kept("x") == {"c02": "rebuilt"}, "its old disk is put aside")
+        await play.runs_on("x", "c02")
+        await drop(play, "x")
+        await play.converged()
+        play.controls.consent("prune", ["x"])
+        await play.until(lambda: play.volumes("x") == {}, "its disks are gone")
+        await play.converged()
+        play.files.add_single("x", "c02", "10.200.0.50")
+        play.reload()
+        await play.runs_on("x", "c02")
+        assert play.kept("x") == {}
+
+
 async def test_prune_frees_the_old_copy_of_a_moved_guest_and_not_the_live_one(tmp_path: Path) -> None:
     async with playground(tmp_path) as play:
         await play.students_work("a-n2")

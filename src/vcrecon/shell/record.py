@@ -55,7 +55,9 @@ class RecordWriter(ABC):
         self._accept(Put("claims", claim.guest, claim))
 
     def remove_claim(self, guest: str) -> None:
+        """The numbers of its disks begin anew: what a person said of those up to one ends with it (S2)."""
         self._accept(Put("claims", guest, None))
+        self.remove_consent("rebuild", guest)
 
     def put_consent(self, consent: Consent) -> None:
         self._accept(Put("consents", (consent.kind, consent.subject), consent))
