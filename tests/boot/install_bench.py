@@ -30,7 +30,7 @@ DISK_BYTES = 6 << 30
 CUTS = "50000000 90000000"
 """Where downloads are cut: about a third and two thirds of the small system."""
 CHASSIS = ("-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", "1024")
-XEN_CHASSIS = ("-accel", "tcg,thread=single", "-cpu", "Nehalem,-monitor", "-smp", "1", "-m", "3072")
+XEN_CHASSIS = ("-accel", "tcg,thread=multi", "-cpu", "Nehalem,-monitor", "-smp", "1,maxcpus=2", "-m", "3072")
 """On which Xen starts where it is emulated."""
 # Installs take 75 s and boots 30 s on a quiet machine; this one is shared.
 INSTALL_S = float(os.environ.get("VCRECON_TEST_INSTALL_S", "900"))

@@ -257,9 +257,9 @@ def test_a_xen_container_boots_xen_with_linux_as_its_module(tmp_path: Path) -> N
 def test_an_emulated_machine_has_the_processor_that_was_proved(tmp_path: Path) -> None:
     for plan in (C01, C03):
         command = machine.command(plan, IMAGE, Files(tmp_path), accelerated=False)
-        assert command[command.index("-accel") + 1].startswith("tcg,thread=single")
+        assert command[command.index("-accel") + 1].startswith("tcg,thread=multi")
         assert "-smap,-smep" in command[command.index("-cpu") + 1]
-        assert command[command.index("-smp") + 1] == "1"
+        assert command[command.index("-smp") + 1] == "1,maxcpus=2"
         assert "kvm" in machine.command(plan, IMAGE, Files(tmp_path), accelerated=True)
 
 

@@ -105,12 +105,20 @@ def command(plan: MachinePlan, image: ContainerImage, files: Files, *, accelerat
     ]
 
 
+EMULATED = ("-accel", "tcg,thread=multi,tb-size=512", "-smp", "1,maxcpus=2")
+"""QEMU before 8.1 leaves the memory barriers out of what it makes of a machine's code unless two processors may run it.
+
+But its disks and network are served by other threads at the same time: without barriers the machine sometimes takes a
+queue for empty that was just filled, and nothing wakes it any more.
+"""
+
+
 def chassis(name: str, files: Files, *, memory_mib: int, hypervisor: str, accelerated: bool) -> list[str]:
     """The part of a QEMU command line that all machines have: board, processor, memory, console and control."""
     if accelerated:
         processor = ["-accel", "kvm", "-cpu", "host", "-smp", "2"]
     else:
-        processor = ["-accel", "tcg,thread=single,tb-size=512", "-cpu", _EMULATED_CPU[hypervisor], "-smp", "1"]
+        processor = [*EMULATED, "-cpu", _EMULATED_CPU[hypervisor]]
     return [
         *("qemu-system-x86_64", "-name", f"vclab-{name}"),
         *("-machine", "pc,graphics=off", "-nodefaults", "-display", "none", "-vga", "none"),
