@@ -39,6 +39,7 @@ from vcrecon.core.backoff import CRASH_LOOP
 from vcrecon.core.decisions import Rest, Wait
 from vcrecon.core.memory import Attempts, Memory
 from vcrecon.core.observation import UNKNOWN
+from vcrecon.core.states import GuestState
 
 HERE = {"c1": ["alice"]}
 TWO = {"c1": ["alice"], "c2": []}
@@ -484,6 +485,19 @@ class TestLeavingTheSpec:
         site = ASite(a_spec({"c1": []}), seen("c1", [kept_disk("alice", 2)]))
         site.consent("prune", "alice", 1)
         assert site.plan("c1").actions == ()
+
+    def test_an_old_disk_says_nothing_of_a_guest_that_lives_elsewhere(self) -> None:
+        """Else its state goes to and fro, and the word to stop it there is forgotten again and again."""
+        site = ASite(
+            a_spec({"c1": [], "c2": []}),
+            seen("c1", [students_disk("alice", 2)], [running("alice")]),
+            seen("c2", [kept_disk("alice", 1)]),
+        )
+        plan = site.plan("c2")
+        assert [status.subject for status in plan.statuses] == ["container/c2"]
+        assert [d.ours for d in plan.decisions if isinstance(d, Rest) and d.subject == "guest/alice"] == [False]
+        site.observe(seen("c1"))
+        assert {s.subject: s.state for s in site.plan("c2").statuses}["guest/alice"] is GuestState.QUARANTINED
 
 
 def many(count: int) -> list[str]:

@@ -60,6 +60,21 @@ async def test_a_guest_that_comes_back_on_another_container_has_its_work_again(t
         assert play.hosts_of("x") == ["c01"]
 
 
+async def test_a_guest_that_left_the_spec_and_does_not_listen_is_stopped_though_an_old_disk_of_it_is_kept_elsewhere(
+    tmp_path: Path,
+) -> None:
+    async with playground(tmp_path, vary=one_single) as play:
+        play.files.move("x", "c01")
+        play.reload()
+        await play.runs_on("x", "c01")
+        await play.until(lambda: play.kept("x") == {"c02": "moved"}, "the old copy is kept")
+        play.site.hosts["c01"].machine.domains.by_name["x"].deaf = True
+        play.files.set_policy(stop_grace="3s")
+        play.files.remove_single("x")
+        play.reload()
+        await play.until(lambda: play.kept("x") == {"c01": "removed", "c02": "moved"}, "it is put aside")
+
+
 async def test_prune_removes_the_named_disk_and_no_other(tmp_path: Path) -> None:
     async with playground(tmp_path, vary=two_singles) as play:
         await drop(play, "x", "y")

@@ -337,12 +337,15 @@ def _put_aside(case: Case) -> Decision | None:
         return None
     if case.incoming is not None:
         return unfinished(case)
+    # Where it lives elsewhere, it is looked after there.
+    last = not any(s.live for s in case.view.world.elsewhere(case.name, case.container))
     if case.here.quarantined:
         return Rest(
             case.subject,
             f"{len(case.here.quarantined)} old disk(s) kept; `vcrecon prune {case.name}` frees them",
+            ours=last,
         )
-    return Rest(case.subject, "gone from here")
+    return Rest(case.subject, "gone from here", ours=last)
 
 
 def _stay_for_now(case: Case) -> Decision | None:
