@@ -46,7 +46,7 @@ fi"""
     return f"""\
 (
 {_READ}
-found="$name $((up - at)) $title"
+found="${{name:+$name $((up - at)) $title}}"
 if [ "$name $gen" != "{master.name} {master.generation}" ] || [ $((up - at)) -ge {max(1, master.lease_s // 3)} ]; then
   mkdir -p {RUN_DIR} && flock -w {_LOCK_S} {LEASE_FILE}.lock sh -c {quote(take)} || exit
 {_READ}
@@ -78,12 +78,13 @@ def title(master: Master) -> str:
 
 def parse_lease(text: str, master: Master) -> Lease:
     """The lease that a look showed to `master`. Raises ValueError for anything else."""
-    match = re.fullmatch(
-        r"([^ \n]+) ([0-9]{1,18}) (-?[0-9]{1,18}) (.*)\n([^ \n]*) (-?[0-9]{1,18}) (.*)", text.removesuffix("\n")
-    )
-    if match is None:
+    now, _, before = text.strip("\n").partition("\n")
+    match = re.fullmatch(r"([^ ]+) ([0-9]{1,18}) (-?[0-9]{1,18}) (.*)", now)
+    lay = re.fullmatch(r"([^ ]+) (-?[0-9]{1,18}) (.*)", before)
+    if match is None or (before and lay is None):
         raise ValueError(f"the lease is {text.strip()[:80]!r}")
-    name, generation, age_s, words, before, before_s, before_words = match.groups()
-    ours = before == master.name or (before == _NOBODY and before_words == title(master))
-    found = FoundLease(int(before_s), ours) if before else None
-    return Lease(name, int(generation), int(age_s), printable(words)[:120], name == master.name, found)
+    found = None
+    if lay is not None:
+        ours = lay[1] == master.name or (lay[1] == _NOBODY and lay[3] == title(master))
+        found = FoundLease(int(lay[2]), ours)
+    return Lease(match[1], int(match[2]), int(match[3]), printable(match[4])[:120], match[1] == master.name, found)

@@ -67,7 +67,9 @@ def _leases(place: Place) -> Iterator[Case]:
         since = "$(cut -d. -f1 /proc/uptime)"
         return [f"mkdir -p {RUN_DIR}", f'echo "{name} {generation} {since} title" >{LEASE_FILE}']
 
-    nothing, looks = [f"rm -rf {LEASE_FILE}"], f"( {show_and_renew(me)} ) | cut -d' ' -f1,2,4"
+    nothing = [f"rm -rf {LEASE_FILE}"]
+    without_ages = "{ read -r now; echo \"$now\" | cut -d' ' -f1,2,4; cut -d' ' -f1,3; }"
+    looks = f"( {show_and_renew(me)} ) | {without_ages}"
     yield b.case("taken and given up", f"( {show_and_renew(me)} ) >/dev/null; {release(me)}", nothing, **says)
     yield b.case("taken", looks, nothing, **says)
     yield b.case("nothing to give up", release(me), nothing, **says)
