@@ -138,6 +138,8 @@ class People(Dice):
         name = self.rng.choice(FILES)
         text = self.room.files.text(name)
         how = self.rng.choice(["cut", "empty", "gone", "comment", "junk", "no guests", "short", "older"])
+        if self.bad_files and how in ("short", "older"):
+            raise LookupError("two files without the same guest are a spec")
         path = self.room.files.directory / f"{name}.yaml"
         if how == "gone":
             path.unlink()
