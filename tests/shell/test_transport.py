@@ -320,6 +320,22 @@ class TestLostConnections:
         yield running
         running.stop()
 
+    async def test_commands_that_hang_and_not_the_server_are_blamed_for_the_sessions_they_hold(
+        self, narrow: sshd.Sshd
+    ) -> None:
+        """OpenSSH ends no command of root's that neither reads nor writes."""
+        host = make_host(narrow)
+        for _ in range(8):
+            with pytest.raises(Unreachable, match=r"no end of `sleep 61`"):
+                await host.run("sleep 61", deadline_s=0.5)
+        with pytest.raises(Transient, match=r"no more sessions: 8 commands .* hold them.*`dmesg`") as caught:
+            await host.run("true", deadline_s=DEADLINE_S)
+        assert caught.value.kind == "channel-refused"
+        narrow.kill_sessions()
+        await until(lambda: not host.connected)
+        assert (await host.run("echo back", deadline_s=DEADLINE_S)).stdout == b"back\n"
+        await host.close()
+
     async def test_cancelled_callers_leave_no_channel_behind(self, narrow: sshd.Sshd) -> None:
         host = make_host(narrow)
         await host.run(":", deadline_s=DEADLINE_S)

@@ -124,6 +124,8 @@ class SshHost:
         self._output_bytes_max = output_bytes_max
         self._timed = timed
         self._closed = False
+        self._unended = 0
+        """Commands over this connection that did not end in time; the host may run them still."""
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
         self._shell: ResidentShell | None = None
@@ -231,6 +233,14 @@ class SshHost:
         except Gone:
             # The connection died while nobody looked (a reboot, an idle firewall); nothing was started.
             self._connection = None
+        except Transient as refusal:
+            if not self._unended:
+                raise
+            raise Transient(
+                f"{where}: the host opens no more sessions: {self._unended} commands that did not end in time hold "
+                "them; something hangs there, such as a disk: look with `ps` and `dmesg`, or reset the host",
+                kind=refusal.kind,
+            ) from refusal
         try:
             return await open_channel(await self._connected(), script, where, stdout_bytes_max)
         except Gone as gone:
@@ -259,6 +269,7 @@ class SshHost:
             self._connection = await connect(
                 self.endpoint, self._client_key, self._pinned_keys, self._limiter, self._patience
             )
+            self._unended = 0
             return self._connection
         finally:
             self._connecting = None
@@ -271,6 +282,7 @@ class SshHost:
             async with timer:
                 yield
         except TimeoutError:
+            self._unended += 1
             raise Unreachable(
                 f"{self.endpoint}: no end of `{_brief(what)}` within {deadline_s:g} s; whether it still runs "
                 "there is unknown",
