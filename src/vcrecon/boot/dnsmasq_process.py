@@ -231,15 +231,17 @@ async def _line(stream: asyncio.StreamReader) -> str:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, then SIGKILL after five seconds; returns when it is gone, also when cancelled meanwhile."""
+    """SIGTERM, then SIGKILL after five seconds, or at once when cancelled meanwhile; returns when it is gone."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
+    ended = asyncio.ensure_future(process.wait())
     try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        # Not `asyncio.timeout`: in a task that is being cancelled, Python 3.11.2 takes its end for the cancel.
+        await asyncio.wait({ended}, timeout=STOP_S)
+    finally:
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    await ended
