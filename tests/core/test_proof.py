@@ -19,7 +19,7 @@ from vcrecon.core import proof
 from vcrecon.core.actions import ACTIONS, ActivateCopy, BeginsCopy, CreateVolume, Restore, StartGuest
 from vcrecon.core.decisions import Wait
 from vcrecon.core.memory import Fence
-from vcrecon.core.observation import UNKNOWN, Seen
+from vcrecon.core.observation import UNKNOWN, Lease, Seen
 from vcrecon.core.plan import View
 from vcrecon.core.proof import (
     Attested,
@@ -49,6 +49,40 @@ def begins(site: ASite, container: str = "c2") -> BeginsCopy:
     action = site.action(container, "alice")
     assert isinstance(action, BeginsCopy)
     return action
+
+
+# --- another master -------------------------------------------------------------------------------------------------
+
+ANOTHER = Lease("def", 3, 7, "m2:/state", ours=False)
+
+
+def test_no_disk_is_made_while_another_master_looks_after_a_container() -> None:
+    """It may just be making one there, for a spec of its own."""
+    site = ASite(a_spec(THERE), seen("c1", lease=ANOTHER), seen("c2"), seen("c3"))
+    assert proof.stopped_elsewhere(view(site), "alice", "c2") == Doubt("c1", "other-master")
+    assert site.block("c2", "alice").reason == "other-master"
+    site.observe(silent("c1"))
+    assert site.block("c2", "alice").reason == "may-live-elsewhere"
+    site.fence("c1")
+    assert isinstance(begins(site), CreateVolume)
+
+
+def test_it_is_made_once_that_one_is_gone() -> None:
+    site = ASite(a_spec(THERE), seen("c1", lease=ANOTHER), seen("c2"), seen("c3"))
+    site.observe(seen("c1", lease=replace(ANOTHER, ours=True)))
+    assert isinstance(begins(site), CreateVolume)
+
+
+def test_a_guest_of_ours_is_started_again_beside_another_master() -> None:
+    """Who sees its disk here makes none elsewhere."""
+    site = ASite(a_spec(THERE), seen("c1", lease=ANOTHER), seen("c2", [students_disk("alice")]), seen("c3"))
+    assert isinstance(begins(site), StartGuest)
+
+
+def test_what_another_master_s_container_showed_is_not_believed_of_a_guest_that_may_live_there() -> None:
+    site = ASite(a_spec(THERE), seen("c1", lease=ANOTHER), seen("c2", [students_disk("alice")]), seen("c3"))
+    site.claim("alice", "c1", 2)
+    assert proof.not_elsewhere(view(site), "alice", "c2") == Doubt("c1", "other-master")
 
 
 # --- only evidence makes a proof ----------------------------------------------------------------------------------

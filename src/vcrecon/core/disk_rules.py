@@ -63,8 +63,22 @@ def _activate(case: Case, source: Sighting, disk: Volume, copy: Volume) -> Decis
     return Do(ActivateCopy(case.container, reason, case.name, copy.name, epoch, touched, elsewhere=elsewhere))
 
 
-def _in_doubt(case: Case, doubt: Doubt) -> Wait:
+def _in_doubt(case: Case, doubt: Doubt) -> Decision:
     """No disk comes into use here while the guest runs elsewhere: the claim would leave the copy that lives (S1)."""
+    if doubt.why == "other-master":
+        return Block(
+            case.subject,
+            "other-master",
+            f"{doubt.container} is looked after by another master, which may begin {case.name} there: stop that one, "
+            "or type `vcrecon master promote SPECS` here to take over",
+        )
+    if doubt.why == "silent":
+        return Block(
+            case.subject,
+            "may-live-elsewhere",
+            f"{case.name} may live on {doubt.container}, which does not answer, and which another master looked after: "
+            f"bring it back, or power it off and say `vcrecon fence {doubt.container} --confirmed`",
+        )
     return Wait(case.subject, f"waiting for it to stop on {doubt.container}", STOP_POLL_S)
 
 

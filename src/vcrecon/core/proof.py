@@ -7,7 +7,7 @@ what somebody vouched for; where one place gives neither, they return a Doubt, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -102,16 +102,19 @@ class NotElsewhere(_Sealed):
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """The first place that keeps a proof from being made: it is silent, runs the guest, or holds a disk of it."""
+    """The first place that keeps a proof from being made.
+
+    It is silent, runs the guest, holds a disk of it, or is looked after by another master, who may begin it there.
+    """
 
     container: str
-    why: Literal["silent", "runs", "holds"]
+    why: Literal["silent", "runs", "holds", "other-master"]
 
 
 def stopped_elsewhere(view: View, guest: str, container: str) -> StoppedElsewhere | Doubt:
-    """Whether the guest runs nowhere but on `container`."""
+    """Whether the guest runs nowhere but on `container`, and no other master can make a disk of it."""
     found: list[Gone | SeenStopped] = []
-    for evidence in _evidence(view, guest, container):
+    for evidence in _evidence(view, guest, places(view, guest, container) | (_anothers(view) - {container})):
         if isinstance(evidence, Doubt):
             return evidence
         found.append(evidence)
@@ -121,7 +124,7 @@ def stopped_elsewhere(view: View, guest: str, container: str) -> StoppedElsewher
 def not_elsewhere(view: View, guest: str, container: str) -> NotElsewhere | Doubt:
     """Whether nothing of the guest that runs, or could be started, is anywhere but on `container`."""
     found: list[Gone] = []
-    for evidence in _evidence(view, guest, container):
+    for evidence in _evidence(view, guest, places(view, guest, container)):
         if isinstance(evidence, SeenStopped):
             return Doubt(evidence.container, "holds")
         if isinstance(evidence, Doubt):
@@ -132,7 +135,7 @@ def not_elsewhere(view: View, guest: str, container: str) -> NotElsewhere | Doub
 
 def silent(view: View, guest: str, container: str) -> tuple[str, ...]:
     """The other containers that may hold a live copy, do not show what they hold, and that nobody vouches for."""
-    found = _evidence(view, guest, container)
+    found = _evidence(view, guest, places(view, guest, container))
     return tuple(e.container for e in found if isinstance(e, Doubt) and e.why == "silent")
 
 
@@ -162,13 +165,19 @@ def _never_shown(view: View) -> set[str]:
     return memory.unshown.keys() | {name for name in view.spec.containers if name not in memory.shown}
 
 
-def _evidence(view: View, guest: str, container: str) -> Iterator[Gone | SeenStopped | Doubt]:
+def _anothers(view: View) -> set[str]:
+    """Containers that another master looked after when they were last seen."""
+    return {name for name in view.spec.containers if name in view.world.foreign}
+
+
+def _evidence(view: View, guest: str, among: Collection[str]) -> Iterator[Gone | SeenStopped | Doubt]:
     """What is known of each place, by name."""
-    held = _held(view, guest)
-    for place in sorted(places(view, guest, container)):
+    held, anothers = _held(view, guest), _anothers(view)
+    for place in sorted(among):
         seen = view.world.current.get(place)
         if isinstance(seen, Seen) and view.world.clear(place):
-            yield _shown(view, guest, seen)
+            shown = _shown(view, guest, seen)
+            yield Doubt(place, "other-master") if place in anothers and not isinstance(shown, Doubt) else shown
             continue
         fence = _standing_fence(view.world, view.memory, place)
         wiped_s = wiped_at_s(view.memory.tickets.get(place), view.boot) if place not in held else None
