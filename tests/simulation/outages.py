@@ -102,6 +102,7 @@ class Outages(People, Faults):
         main.kill()
         main.forget_everything()
         self.room.record_lost()
+        self.truth.tries.clear()  # how often a thing failed is lost with it
         self.room.anew |= self.truth.lost_for_good  # nothing is left that knows of those disks
         words = await meanwhile()
         shows = await self._let_somebody_show_that_the_site_was_used()

@@ -81,7 +81,7 @@ class Truth:
         self._witnessed = 0
         self._known_tags: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._known_files: dict[str, set[str]] = defaultdict(set)
-        self._tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
+        self.tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
         self._mounted: dict[tuple[str, str], set[str]] = {}
         """What was mounted on a host when a step began."""
         self._starts: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -188,7 +188,7 @@ class Truth:
             return
         self.scan(host)  # what it calls whole, or proved, is so now
         # The count of boots goes up with each try.
-        tries, now_s = self._tries[host, BOOTS.sub("", script)], self.room.loop.time()
+        tries, now_s = self.tries[host, BOOTS.sub("", script)], self.room.loop.time()
         if status == 0:
             tries.failures = 0
             if BUILDING in script:
