@@ -493,11 +493,25 @@ class TestLeavingTheSpec:
             seen("c1", [students_disk("alice", 2)], [running("alice")]),
             seen("c2", [kept_disk("alice", 1)]),
         )
-        plan = site.plan("c2")
-        assert [status.subject for status in plan.statuses] == ["container/c2"]
-        assert [d.ours for d in plan.decisions if isinstance(d, Rest) and d.subject == "guest/alice"] == [False]
+        assert [status.subject for status in site.plan("c2").statuses] == ["container/c2"]
+        for paused in ({}, {"container/c2": NOW_S}):
+            site.memory.paused = paused
+            decision = site.decision("c2", "guest/alice")
+            assert isinstance(decision, Rest)
+            assert not decision.ours
         site.observe(seen("c1"))
         assert {s.subject: s.state for s in site.plan("c2").statuses}["guest/alice"] is GuestState.QUARANTINED
+
+
+@pytest.mark.parametrize("paused", ["guest/alice", "container/c1", "site"])
+def test_a_pause_does_not_end_the_intent_of_a_step_under_way(paused: str) -> None:
+    """It goes on to its end, and must be found again when the service dies before that (S7)."""
+    site = ASite(a_spec({"c1": ["alice"]}), seen("c1", [students_disk("alice")], [running("alice")]))
+    site.memory.paused = {paused: NOW_S}
+    assert isinstance(site.decision("c1", "alice"), Rest)
+    site.busy = frozenset({"guest/alice", "container/c1"})
+    assert isinstance(site.decision("c1", "alice"), Wait)
+    assert isinstance(site.decision("c1", "container/c1"), Wait)
 
 
 def many(count: int) -> list[str]:

@@ -74,6 +74,11 @@ class Case:
         """Containers that do not answer or do not show what they hold, are not fenced, and may hold a live copy."""
         return proof.silent(self.view, self.name, self.container)
 
+    @property
+    def last_word(self) -> bool:
+        """Whether it lives here, or nowhere: else what is to be done to it is said elsewhere."""
+        return self.here.live or not any(s.live for s in self.view.world.elsewhere(self.name, self.container))
+
     def stopped_elsewhere(self) -> proof.StoppedElsewhere | proof.Doubt:
         """The proof that a disk which is made here, or comes into use, belongs to no guest that runs elsewhere."""
         return proof.stopped_elsewhere(self.view, self.name, self.container)

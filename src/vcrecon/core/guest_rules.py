@@ -75,7 +75,7 @@ def _paused(case: Case) -> Decision | None:
     paused = case.memory.paused
     cluster = f"cluster/{case.guest.cluster}" if case.guest and case.guest.cluster else None
     if {case.subject, cluster, f"container/{case.container}", "site"} & paused.keys():
-        return Rest(case.subject, "paused: vcrecon keeps its hands off until `vcrecon resume`")
+        return Rest(case.subject, "paused: vcrecon keeps its hands off until `vcrecon resume`", ours=case.last_word)
     return None
 
 
@@ -92,7 +92,8 @@ def _unknown(case: Case) -> Decision | None:
     if case.observation.domains is UNKNOWN or case.storage is None:
         trouble = "; ".join((case.observation.trouble or {}).values()) or "no answer"
         if not case.wanted_here and not case.here.live:
-            return Rest(case.subject, f"no more than an old disk is kept on {case.container}, which shows none now")
+            what = f"no more than an old disk is kept on {case.container}, which shows none now"
+            return Rest(case.subject, what, ours=case.last_word)
         return Block(
             case.subject,
             "host-unclear",
@@ -337,15 +338,13 @@ def _put_aside(case: Case) -> Decision | None:
         return None
     if case.incoming is not None:
         return unfinished(case)
-    # Where it lives elsewhere, it is looked after there.
-    last = not any(s.live for s in case.view.world.elsewhere(case.name, case.container))
     if case.here.quarantined:
         return Rest(
             case.subject,
             f"{len(case.here.quarantined)} old disk(s) kept; `vcrecon prune {case.name}` frees them",
-            ours=last,
+            ours=case.last_word,
         )
-    return Rest(case.subject, "gone from here", ours=last)
+    return Rest(case.subject, "gone from here", ours=case.last_word)
 
 
 def _stay_for_now(case: Case) -> Decision | None:
@@ -441,7 +440,7 @@ def _leave(case: Case) -> Decision | None:
     return Wait(case.subject, f"waiting for {target} to take its disk", STOP_POLL_S)
 
 
-COMMON: tuple[Rule, ...] = (_paused, _in_flight, _unknown, give_back, name_taken, _stale, hold)
+COMMON: tuple[Rule, ...] = (_in_flight, _paused, _unknown, give_back, name_taken, _stale, hold)
 WANTED: tuple[Rule, ...] = (
     _backoff,
     _prune,

@@ -158,10 +158,10 @@ def _gaps(view: View, container: str, here: list[Guest], observation: Seen) -> N
 def _container_decision(view: View, observation: Seen, state: ContainerState, gaps: NetworkGaps | None) -> Decision:
     container, subject = observation.container, f"container/{observation.container}"
     wanted = view.spec.containers[container]
-    if subject in view.memory.paused or "site" in view.memory.paused:
-        return Rest(subject, "paused: vcrecon keeps its hands off until `vcrecon resume`")
     if subject in view.busy:
         return Wait(subject, "a step is under way")
+    if subject in view.memory.paused or "site" in view.memory.paused:
+        return Rest(subject, "paused: vcrecon keeps its hands off until `vcrecon resume`")
     if state is ContainerState.PXE:
         return Block(
             subject,
