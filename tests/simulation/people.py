@@ -142,7 +142,7 @@ class People(Dice):
             raise LookupError("two files without the same guest are a spec")
         path = self.room.files.directory / f"{name}.yaml"
         if how == "gone":
-            path.unlink()
+            path.unlink(missing_ok=True)
         elif how == "no guests":
             path = self.room.files.directory / "deployment.yaml"
             path.write_text("deployment: {}\n")

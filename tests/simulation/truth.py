@@ -172,7 +172,12 @@ class Truth:
                 self.violate("S8", f"{len(running) + 1} guests are started at once on {host}, {most} may be")
 
     def _intent_is_durable(self, host: str, guest: str, script: str) -> None:
-        """S7: before the first command of an act the record on disk has its intent."""
+        """S7: before the first command of an act the record on disk has its intent.
+
+        Not what a cut held up until the connection was given up: that act has failed, and its intent with it.
+        """
+        if not any(link.open for link in self.room.site.servers[host].links):
+            return
         for service in self.room.services:
             if any(link.client_owner == service.owner for link in service.site.servers[host].links):
                 if not service.is_synced(guest):
@@ -338,7 +343,7 @@ class Truth:
         if self._class_runs() and "vc.touched" not in tags:
             self.violate("S2", f"{guest} boots on {host} in a running class from a disk that is not marked touched")
         works = self.room.works.get(guest, [])
-        if works and guest not in self.room.anew:
+        if works and guest not in self.room.anew | self.lost_for_good:
             found = self.room.read(volume)
             if found != works[-1]:
                 self.violate("S2", f"{guest} boots on {host} from a disk with {found!r}, not with {works[-1]!r}")
