@@ -9,6 +9,7 @@ from vcrecon.core.actions import ActivateCopy, CopyDisk, CreateVolume, Discard, 
 from vcrecon.core.case import Case
 from vcrecon.core.decisions import Block, Decision, Do, Wait, backing_off
 from vcrecon.core.halting import STOP_POLL_S, stop
+from vcrecon.core.mastery import TAKE_OVER
 from vcrecon.core.observation import Storage, Volume
 from vcrecon.core.proof import Doubt
 from vcrecon.core.world import Sighting, fenced
@@ -69,8 +70,7 @@ def _in_doubt(case: Case, doubt: Doubt) -> Decision:
         return Block(
             case.subject,
             "other-master",
-            f"{doubt.container} is looked after by another master, which may begin {case.name} there: stop that one, "
-            "or type `vcrecon master promote SPECS` here to take over",
+            f"{doubt.container} is looked after by another master, which may begin {case.name} there: {TAKE_OVER}",
         )
     if doubt.why == "silent":
         return Block(

@@ -21,6 +21,9 @@ from vcrecon.core.world import World
 
 LOOK_AGAIN_S = 5.0
 
+TAKE_OVER = "stop that one, or type `vcrecon master promote SPECS` here to take over"
+"""What a person may do about another master."""
+
 
 @dataclass(frozen=True, slots=True)
 class Master:
@@ -76,7 +79,7 @@ def quiet(
             return Quiet(
                 "other-master",
                 f"another master, {lease.title} (generation {lease.generation}), holds this site: this one serves no "
-                "boots and installs nothing; stop that one, or type `vcrecon master promote SPECS` here to take over",
+                f"boots and installs nothing; {TAKE_OVER}",
             )
     if before is not UNCLEAR or any(holds(world, name) for name in containers):
         return None
@@ -125,5 +128,5 @@ def _hands_off(plan: Plan, block: Block) -> Plan:
 def _words(container: str, lease: Lease) -> str:
     return (
         f"{container} is looked after by another master, {lease.title} (generation {lease.generation}, renewed "
-        f"{lease.age_s} s ago): stop that one, or type `vcrecon master promote SPECS` here to take over"
+        f"{lease.age_s} s ago): {TAKE_OVER}"
     )

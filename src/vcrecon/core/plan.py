@@ -281,8 +281,7 @@ def _guest_status(view: View, case: Case) -> Status | None:
         return None
     wanted_here = view.spec.placement.get(case.name) == sighting.container
     if not wanted_here and not sighting.live:
-        lives = any(s.live for s in view.world.elsewhere(case.name, sighting.container))
-        if lives or case.name in view.spec.guests or not sighting.quarantined:
+        if case.name in view.spec.guests or not sighting.quarantined or not case.last_word:
             return None
         return Status(f"guest/{case.name}", GuestState.QUARANTINED, "left the spec; its disk is kept")
     if wanted_here and not sighting.live:

@@ -237,8 +237,8 @@ class SshHost:
             if not self._unended:
                 raise
             raise Transient(
-                f"{where}: the host opens no more sessions: {self._unended} commands that did not end in time hold "
-                "them; something hangs there, such as a disk: look with `ps` and `dmesg`, or reset the host",
+                f"{where}: the host opens no more sessions: {self._unended} commands that did not end in time may "
+                "still hold them; something hangs there, such as a disk: look with `ps` and `dmesg`, or reset the host",
                 kind=refusal.kind,
             ) from refusal
         try:
